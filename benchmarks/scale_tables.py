@@ -30,6 +30,7 @@ COVARIATES = ("a", "b", "c", "d", "e", "f")
 TEXTBOOK = {"outcome_model": "linear", "calibrate": False}
 METHODS: dict[str, dict[str, Any]] = {
     "naive": {"method": "naive"},
+    "default": {},
     "ipw": {"method": "ipw", "estimand": "ate"},
     "overlap": {"method": "overlap"},
     "entropy": {"method": "entropy"},

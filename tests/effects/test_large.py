@@ -12,7 +12,7 @@ import pytest
 
 from whyprompt import CausalGraph, estimate_effect
 from whyprompt.effects.assumptions import describe_assumptions
-from whyprompt.effects.large import source, sweep
+from whyprompt.effects.large import learned, source, sweep
 from whyprompt.effects.methods import aipw
 from whyprompt.effects.methods.aipw import hashed_folds, hashed_sql
 from whyprompt.effects.methods.matched import on_grid
@@ -127,7 +127,12 @@ CASES = [
     {"method": "nearest", "caliper": 0.1, "distance": "logit", "order": "smallest"},
     {"method": "nearest", "caliper": 0.02, "caliper_unit": "raw", "level": 0.9},
     {"method": "nearest", "propensity": "share", "regression_adjustment": False},
+    {"method": "naive", "design": "randomized", "cluster": "site"},
     {**TEXTBOOK, "folds": 1, "cluster": "site"},
+    {**TEXTBOOK, "folds": 1, "cluster": "site", "design": "randomized", "estimand": "ate"},
+    {**TEXTBOOK, "cluster": "site", "estimand": "atc"},
+    {**TEXTBOOK, "calibrate": True},
+    {**TEXTBOOK, "calibrate": True, "estimand": "ate", "cluster": "site"},
     {**TEXTBOOK, "propensity": "share", "folds": 2, "random_state": 3},
 ]
 
@@ -242,6 +247,64 @@ def test_known_chances_that_do_not_fit_or_lie_unused_and_a_moved_covariate_are_s
             estimate_effect(shown, **{**ARMS, "confounders": ["x"], "method": "ipw"}, **more)
 
 
+LEARNED = [
+    {},
+    {"design": "randomized", "cluster": "site"},
+    {"method": "aipw", "estimand": "ate", "cluster": "site"},
+    {"method": "aipw", "estimand": "ato", "random_state": 2},
+    {"method": "aipw", "propensity": "logit", "calibrate": False, "estimand": "atc"},
+    {"method": "aipw", "outcome_model": "linear", "folds": 2},
+    {
+        "method": "aipw",
+        "propensity": "sklearn.naive_bayes.GaussianNB()",
+        "outcome_model": "sklearn.linear_model.Ridge()",
+    },
+]
+
+
+@pytest.mark.parametrize("asked", LEARNED, ids=lambda a: "-".join(str(v) for v in a.values()))
+def test_the_default_is_that_of_memory_where_no_model_has_more_rows_than_a_sample(tmp_path, asked):
+    """One deal of the folds, which memory has unasked from 4,501 rows on."""
+    asked = {**asked, "splits": 1} if "method" in asked else asked
+    frame = frame_of(900 if "method" in asked else 4_600, seed=3, binary=asked.get("design") == "randomized")
+    path = str(tmp_path / "t.parquet")
+    frame.to_parquet(path, row_group_size=1_000)
+    found = same(frame, path, **ALL, **asked)
+    assert "samples" not in found.sentence
+
+
+def test_the_default_asks_elsewhere_where_treated_rows_have_no_counterpart(tmp_path):
+    frame = frame_of(4_600, seed=4)
+    likely = 1 / (1 + np.exp(-3.0 * (frame["x"] - 10)))
+    frame["arm"] = np.where(np.random.default_rng(0).random(len(frame)) < likely, "cot", "direct")
+    path = str(tmp_path / "t.parquet")
+    frame.to_parquet(path)
+    found = same(frame, path, **ALL)
+    assert found.estimand == "ato"
+    assert any("cannot be had from this table" in text for text in found.warnings)
+
+
+def test_models_of_many_rows_are_fitted_to_a_sample_and_the_sentence_says_so(tmp_path, monkeypatch):
+    """A sample of 2,000 stands for that of 200,000: the truth is a curve that lines miss."""
+    monkeypatch.setattr(learned, "ROWS", 2_000)
+    rng, n = np.random.default_rng(5), 30_000
+    x, z = rng.normal(size=(2, n))
+    t = rng.random(n) < 1 / (1 + np.exp(0.8 - np.abs(x) - 0.5 * x * z))
+    frame = pd.DataFrame({"x": x, "z": z, "arm": np.where(t, "cot", "direct")})
+    frame["y"] = 0.3 * t + 1.5 * np.abs(x) + x * z + rng.normal(size=n)
+    path = str(tmp_path / "t.parquet")
+    frame.to_parquet(path)
+    asked = {**ARMS, "confounders": ["x", "z"], "estimand": "ate", **PASSES}
+    found = estimate_effect(path, **asked)
+    assert abs(found.estimate - 0.3) < 3 * found.std_error < 0.1
+    assert "were fitted to samples of" in found.sentence
+    lines = estimate_effect(path, method={"aipw": {"outcome_model": "linear"}}, propensity="logit", **asked)
+    assert lines.estimate - 0.3 > 10 * lines.std_error
+    assert "samples" not in lines.sentence
+    frame.sample(frac=1.0, random_state=0).to_parquet(path)
+    close(estimate_effect(path, **asked).estimate, found.estimate)
+
+
 def test_pairs_are_those_of_memory_however_rows_lie_in_blocks(tmp_path, monkeypatch):
     """Scores alone, all different, few different or both; blocks of few rows; a caliper, or none."""
     rng = np.random.default_rng(0)
@@ -316,9 +379,10 @@ def test_rows_are_dealt_alike_by_place_where_they_are_very_many(tables, monkeypa
     """Beyond so many rows folds follow from places, in memory and not; here from the first row on."""
     frame, path = tables["number"]
     drawn = estimate_effect(frame, **ALL, **TEXTBOOK).estimate
-    for module in (aipw, sys.modules["whyprompt.effects.large.robust"]):
+    for module in (aipw, sys.modules["whyprompt.effects.large.dealt"]):
         monkeypatch.setattr(module, "HASHED", 10)
     assert same(frame, path, **ALL, **TEXTBOOK).estimate != drawn
+    same(frame, path, cluster="site", **ALL, **TEXTBOOK)
     shuffled = estimate_effect(frame.sample(frac=1.0, random_state=0), **ALL, **TEXTBOOK).estimate
     close(shuffled, estimate_effect(frame, **ALL, **TEXTBOOK).estimate)
     made = duckdb.sql("from range(20000) t(i)").project(hashed_sql("(i + 7)", 5, 3)).fetchall()
@@ -385,17 +449,14 @@ def test_bad_columns_are_refused_in_the_words_of_memory(tables, tmp_path, change
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({}, "the default, aipw with learned models, needs its rows"),
         ({"method": "kernel"}, "method 'kernel' is not offered"),
         ({"method": "nearest", "exact": ["task"]}, "method 'nearest' with exact=('task',) is not offered"),
         ({"method": "nearest", "ratio": 2}, "method 'nearest' with ratio=2 is not offered"),
         ({"method": "nearest", "order": "closest"}, "with order='closest' is not offered"),
         ({"method": "nearest", "estimand": "ate"}, "needs replacement for the ATE"),
         ({"method": "nearest", "regression_adjustment": False}, "the error of an estimated score without"),
-        ({"method": "aipw", "propensity": "logit"}, "weights are not calibrated"),
-        ({**TEXTBOOK, "outcome_model": "boosted"}, "learned models need its rows"),
-        ({**TEXTBOOK, "cluster": "site"}, "are not dealt to folds"),
-        ({"method": "naive", "design": "randomized", "cluster": "site"}, "by which what the lot left"),
+        ({"method": "aipw", "splits": 3}, "its rows are dealt to folds once"),
+        ({"method": "ipw", "propensity": "boosted"}, "a learned score needs its rows"),
         ({"method": "ipw", "truncate": 0.99}, "truncate= sorts its scores"),
         ({"method": "ipw", "std_error": "bootstrap"}, "std_error='bootstrap' is not offered"),
         ({"method": "ipw", "by": "task"}, "by= is not offered"),

@@ -206,6 +206,11 @@ def _differs(
         sizes = (int(treated.sum()), int((~treated).sum()))
         return differs(name, gap, float(column.var()), sizes, count)
     _, error, df = inference.clustered_difference(column, treated, np.ones(len(treated)), cluster)
+    return differs_by(name, gap, error, df, count)
+
+
+def differs_by(name: str, gap: float, error: float, df: float, count: int) -> list[str]:
+    """Say what `differs` does, by the error of the difference."""
     return _moved(name, gap, two_sided_p(gap, error, df) if error > 0 else None, count)
 
 

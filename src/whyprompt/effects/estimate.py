@@ -201,24 +201,34 @@ def _where_arms_overlap(problem: Problem, plan: Plan, fit: Fit) -> tuple[Plan, F
         return plan, fit, ()
     weights = _by_chances(problem, plan, fit)[~problem.treated]
     heaviest = float(weights.max() / weights.sum())
-    if overlap.status == "fails":
-        because = overlap.detail
-    elif heaviest > max(_HEAVY, 4.0 / len(weights)):
-        # An interval that one row makes is of no use, though it covers.
-        because = f"one {problem.control_level!r} row would carry {heaviest:.0%} of the weight of all"
-    else:
+    why = why_overlap(overlap, heaviest, len(weights), problem.control_level)
+    if not why:
         return plan, fit, ()
     other = changed(plan, estimand="ato")
     found = compute(problem, other)
     there = _overlap(problem, other, found, (0, 0))
     if there is None or there.status == "fails":
         return plan, fit, ()
-    why = (
+    return other, found, (why,)
+
+
+def why_overlap(overlap: Assumption, heaviest: float, n_control: int, control: str) -> str:
+    """Say why the effect is that where both arms occur; nothing where the treated rows have counterparts.
+
+    `heaviest` is the share of the control rows' weight that one of the `n_control` carries.
+    """
+    if overlap.status == "fails":
+        because = overlap.detail
+    elif heaviest > max(_HEAVY, 4.0 / n_control):
+        # An interval that one row makes is of no use, though it covers.
+        because = f"one {control!r} row would carry {heaviest:.0%} of the weight of all"
+    else:
+        return ""
+    return (
         f"the effect on the treated rows cannot be had from this table ({because}): the estimate is"
         " that on rows that could have had either arm, weighted by how far they could (ATO); estimand='att'"
         " asks for the other all the same"
     )
-    return other, found, (why,)
 
 
 def adjusted(table: Table, *, treatment: str, outcomes: Sequence[str], **options: Any) -> Adjusted:  # noqa: ANN401

@@ -10,21 +10,25 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from whyprompt.effects.assumptions import describe_assumptions
-from whyprompt.effects.large.judged import (
+from whyprompt.effects.estimate import why_overlap
+from whyprompt.effects.large.errors import (
     Errors,
-    balance_of,
     errors_of_clusters,
     errors_of_means,
     errors_of_pairs,
     errors_of_rows,
+)
+from whyprompt.effects.large.judged import (
+    balance_of,
+    by_lines,
     left_by_sums,
     overlap_by_sums,
     sums_by_arm,
 )
 from whyprompt.effects.large.matched import by_pairs
-from whyprompt.effects.large.offered import refuse_clusters, refuse_rows
+from whyprompt.effects.large.offered import refuse_rows
 from whyprompt.effects.large.robust import doubly_robust
-from whyprompt.effects.large.rows import Rows
+from whyprompt.effects.large.rows import Rows, literal
 from whyprompt.effects.large.source import connected, words_of
 from whyprompt.effects.large.sums import take_means
 from whyprompt.effects.large.units import (
@@ -40,7 +44,7 @@ from whyprompt.effects.measures import ratio_measures
 from whyprompt.effects.methods.aipw import AIPW
 from whyprompt.effects.methods.entropy import Entropy
 from whyprompt.effects.methods.ipw import IPW
-from whyprompt.effects.methods.learners import LOGIT, score_column
+from whyprompt.effects.methods.learners import LINEAR, LOGIT, ROWS, score_column
 from whyprompt.effects.methods.make import settle_plan
 from whyprompt.effects.methods.naive import BY_CLUSTER, WELCH
 from whyprompt.effects.methods.nearest import Nearest
@@ -73,6 +77,7 @@ if TYPE_CHECKING:
     from whyprompt.effects.separation import OneArmed
     from whyprompt.effects.units import Unit
     from whyprompt.graph.model import CausalGraph
+    from whyprompt.results import Assumption
 
 
 def large_effect(
@@ -124,17 +129,10 @@ def large_effect(
             denominator=denominator,
             random_state=random_state,
         )
-        refuse_rows(
-            plan,
-            table,
-            unasked=method is None and plan.method.name == "aipw",
-            known=score_column(propensity) is not None,
-        )
+        refuse_rows(plan, table)
         rows = rows.of_two_arms(treatment, treated, control)
         sampling, item = find_units_of(rows, outcome, chosen or ())
         named, notes = settle_cluster(cluster, sampling)
-        known = score_column(propensity) is not None
-        refuse_clusters(plan, named, by_lot=design == "randomized" and bool(chosen) and not known)
         asked: dict[str, Any] = {
             "cluster": named,
             "propensity": score_column(propensity),
@@ -143,34 +141,48 @@ def large_effect(
         }
         rows = rows.read(outcome, chosen or (), **asked)
         refuse_moved_in(rows, item, chosen or (), graph)
-        notes += chance_notes(rows, rows.known, {*(chosen or ()), outcome})
+        notes += chance_notes(rows, score_column(propensity), {*(chosen or ()), outcome})
         whole = rows.n_arms()
+        if design == "randomized" and method is None and plan.method.dealt and rows.known is None:
+            # The lot gave every row the same chance.
+            rows.known = literal(whole[0] / sum(whole))
         spared, rows = _spared(rows, plan, chosen or ())
         arms = rows.n_arms()
         if spared:
             rows = rows.of_two_arms(treatment, rows.treated_level, rows.control_level)
             rows = rows.read(outcome, chosen or (), **asked)
         both = item if item is not None and item.paired and cluster != NO_CLUSTER else None
-        found = _estimated(
-            rows,
-            plan,
-            chosen or (),
-            lost=(whole[0] - arms[0], whole[1] - arms[1]),
-            design=design,
-            graph=graph,
-            cautions=cautions,
-            repeats=named if cluster is None else None,
-            item=both,
-        )
+        about: dict[str, Any] = {
+            "lost": (whole[0] - arms[0], whole[1] - arms[1]),
+            "design": design,
+            "graph": graph,
+            "cautions": cautions,
+            "repeats": named if cluster is None else None,
+            "item": both,
+        }
+        found, heaviest = _estimated(rows, plan, chosen or (), **about)
+        overlap = _overlap_of(found)
+        moved: tuple[str, ...] = ()
+        if overlap is not None and method is None and estimand is None and design == "observational":
+            why = why_overlap(overlap, heaviest, arms[1], rows.control_level)
+            if why:
+                other, _ = _estimated(rows, replace(plan, estimand="ato"), chosen or (), **about)
+                there = _overlap_of(other)
+                if there is not None and there.status != "fails":
+                    found, moved = other, (why,)
         notes = notes if both is None else (*notes, both.paired_note)
         others = table.n_rows - sum(whole)
         aside = (f"{others} rows of other arms are put aside",) if others else ()
         cautious = spared_words(spared, rows, plan.estimand)
         return replace(
             found,
-            warnings=(*notes, *cautious, *found.warnings, *aside, *_of_table(table, found)),
+            warnings=(*notes, *cautious, *moved, *found.warnings, *aside, *_of_table(table, found)),
             settings={**found.settings, "table": f"DuckDB, in passes under {words_of(table.limit)}"},
         )
+
+
+def _overlap_of(found: EffectResult) -> Assumption | None:
+    return next((a for a in found.assumptions if a.name == "overlap"), None)
 
 
 def _of_table(table: Parquet, found: EffectResult) -> tuple[str, ...]:
@@ -231,8 +243,11 @@ def _estimated(
     cautions: Sequence[str],
     repeats: str | None,
     item: Unit | None,
-) -> EffectResult:
-    """Estimate from the rows that are left, and put the number beside what was checked of it."""
+) -> tuple[EffectResult, float]:
+    """Estimate from the rows that are left, and put the number beside what was checked of it.
+
+    Also give the share of the control rows' weight, by chances alone, that one of them carries.
+    """
     naive = plan.method.name == "naive"
     means = take_means(rows)
     try:
@@ -252,7 +267,7 @@ def _estimated(
     if error is None and made.pairs:
         of_fit += ("there are too few pairs or rows for a standard error",)
     if errors.clusters is not None:
-        of_fit += few_clusters(errors.clusters, None if plan.method.dealt else df)
+        of_fit += few_clusters(errors.clusters, None if _plain(rows, plan) else df)
     in_one = None
     if errors.in_arms is not None and min(errors.in_arms) == 1:
         in_one = rows.treated_level if errors.in_arms[0] == 1 else rows.control_level
@@ -282,6 +297,9 @@ def _estimated(
     balance = balance_of(rows, means, arms, plan.denominator) if confounders else ()
     plain = means.means[0] - means.means[1]
     about: dict[str, Any] = {"estimand": plan.estimand, "std_error": error}
+    lines = None
+    if plan.method.dealt and getattr(plan.method, "outcome_model", None) != LINEAR:
+        lines = by_lines(rows, made, means, plan.estimand)
     assumptions = describe_assumptions(
         design=design,
         confounders=adjusted_for(confounders, (), plan),
@@ -290,9 +308,11 @@ def _estimated(
         clustered=rows.cluster is not None,
         balance=balance,
         overlap=overlap_by_sums(rows, made, means, arms, lost=lost, **about) if made.score else None,
-        moved=moved_by_lot(rows, means, graph) if design == "randomized" and rows.known is None else (),
+        moved=moved_by_lot(rows, means, graph) if design == "randomized" else (),
         removed=(plain - estimate, row) if confounders or rows.known is not None else None,
-        left=left_by_sums(rows, made, means, arms, estimate=estimate, curved=plan.method.dealt, **about)
+        left=left_by_sums(
+            rows, made, means, arms, estimate=estimate, curved=plan.method.dealt, lines=lines, **about
+        )
         if confounders and not naive and design != "randomized"
         else None,
     )
@@ -355,7 +375,16 @@ def _estimated(
         item=None if item is None else item.name,
         matched=made.pairs > 0,
     )
-    return replace(found, sentence=text + risk_words(values, measures))
+    text += risk_words(values, measures)
+    if made.sampled:
+        text += f" Its models were fitted to samples of {ROWS:,} rows, and predict all."
+    (_, _, heaviest), total = arms[1].chances, arms[1].chances[0]
+    return replace(found, sentence=text), heaviest / total
+
+
+def _plain(rows: Rows, plan: Plan) -> bool:
+    """Whether the error is that of cross-fitted residuals as they are."""
+    return plan.method.dealt and not (getattr(plan.method, "calibrate", False) and rows.known is None)
 
 
 def _errors(
@@ -366,7 +395,7 @@ def _errors(
     influence: tuple[str, str],
     arms: Any,  # noqa: ANN401 - two sums
 ) -> Errors:
-    naive, dealt = plan.method.name == "naive", plan.method.dealt
+    naive, dealt = plan.method.name == "naive", _plain(rows, plan)
     if rows.cluster is not None:
         return errors_of_clusters(rows, made, influence, arms, known=naive, summed=dealt)
     if naive:

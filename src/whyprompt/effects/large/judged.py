@@ -1,4 +1,4 @@
-"""Errors of weighted means, and what is checked of them, from sums: balance, overlap, what lines leave."""
+"""What is checked of weighted means, from sums: balance, overlap, what lines leave."""
 
 from __future__ import annotations
 
@@ -10,27 +10,19 @@ from whyprompt.effects.assumptions import CHANCE, Left, overlap_of
 from whyprompt.effects.checks.balance import balance_row
 from whyprompt.effects.large.rows import literal
 from whyprompt.effects.large.sums import by_arm
-from whyprompt.effects.methods.naive import welch
 from whyprompt.errors import EstimationError
-from whyprompt.stats.clusters import within_clusters
 from whyprompt.stats.left_over import Predicted, every
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from numpy.typing import NDArray
 
     from whyprompt.effects.checks.balance import Denominator
     from whyprompt.effects.large.rows import Rows
     from whyprompt.effects.large.sums import Means
     from whyprompt.effects.large.weighed import Weighed
-    from whyprompt.effects.measures import LinearError
     from whyprompt.results import Assumption, BalanceRow
 
     Floats = NDArray[np.float64]
-
-# Bytes that the figures of a cluster take.
-_EACH_CLUSTER = 400
 
 
 class Sums(NamedTuple):
@@ -44,6 +36,8 @@ class Sums(NamedTuple):
     score: tuple[float, float, float, float]
     # Rows of a weight above 0.
     used: int
+    # Of the weights that chances alone give: sum, sum of squares, largest.
+    chances: tuple[float, float, float]
     # Of the design's columns, centred: weighted sums, and of their squares.
     columns: Floats
     squares: Floats
@@ -52,6 +46,11 @@ class Sums(NamedTuple):
     def worth(self) -> float:
         """Kish's effective sample size."""
         return self.weight**2 / self.second
+
+    @property
+    def worth_of_chances(self) -> float:
+        """The same of the weights that chances alone give."""
+        return self.chances[0] ** 2 / self.chances[1]
 
 
 def sums_by_arm(rows: Rows, made: Weighed) -> tuple[tuple[Sums, Sums], tuple[Floats, Floats]]:
@@ -63,6 +62,7 @@ def sums_by_arm(rows: Rows, made: Weighed) -> tuple[tuple[Sums, Sums], tuple[Flo
         else ["0"] * 4
     )
     asked += ["count(*) filter (w > 0)" if made.pairs else "count(*)"]
+    asked += [f"sum({made.chances})", f"sum({made.chances} * {made.chances})", f"max({made.chances})"]
     p = len(rows.x)
     asked += [f"sum(w * u{j})" for j in range(p)] + [f"sum(w * u{j} * u{j})" for j in range(p)]
     found = {
@@ -76,125 +76,21 @@ def sums_by_arm(rows: Rows, made: Weighed) -> tuple[tuple[Sums, Sums], tuple[Flo
                 "a weight is not a finite number: a propensity score is 0 or 1 to rounding",
                 hint="leave out what tells the arms apart, or weigh by overlap, method='overlap'",
             )
-        w, w2, w4, r, r2, *e, used = part[:10].tolist()
-        columns, squares = part[10 : 10 + p], part[10 + p : 10 + 2 * p]
-        arms.append(Sums(w, w2, w4, (r, r2), (e[0], e[1], e[2], e[3]), round(used), columns, squares))
-    return (arms[0], arms[1]), (found[True][10 + 2 * p :], found[False][10 + 2 * p :])
-
-
-# -------------------------------------------------------------------------------------------- errors
-class Errors(NamedTuple):
-    """The error of any combination of the two means, and the clusters that each arm's rows are in."""
-
-    of: LinearError
-    clusters: int | None = None
-    in_arms: tuple[int, int] | None = None
-
-
-def errors_of_pairs(rows: Rows, made: Weighed, influence: tuple[str, str]) -> Errors:
-    """Sum what rows add within pairs."""
-    one, none = influence
-    pairs = f"(select pair, {one} as i1, {none} as i0 from {made.relation} where w > 0)"
-    pairs = f"(select sum(i1) as i1, sum(i0) as i0 from {pairs} group by pair)"
-    factor = made.inflated * made.pairs / (made.pairs - 1.0) if made.pairs > 1 else np.nan
-    found = errors_of_sums(rows.first(["sum(i1 * i1)", "sum(i1 * i0)", "sum(i0 * i0)"], pairs), factor)
-
-    def error(one: float, none: float) -> tuple[float | None, float | None]:
-        size = found(one, none)
-        return (size if np.isfinite(size) else None), made.pairs - 1.0
-
-    return Errors(error)
-
-
-def errors_of_sums(sums: Sequence[float], factor: float = 1.0) -> Callable[[float, float], float]:
-    """Give the error of any combination of two means from the squares and products of their influence."""
-    a, b, c = sums
-
-    def error(one: float, none: float) -> float:
-        square = max(one * one * a - 2.0 * one * none * b + none * none * c, 0.0)
-        return float(np.sqrt(factor * square))
-
-    return error
-
-
-def errors_of_rows(rows: Rows, made: Weighed, influence: tuple[str, str], df: float | None) -> Errors:
-    """Take the squares of what rows add to the means."""
-    one, none = influence
-    relation = f"(select {one} as i1, {none} as i0 from {made.relation})"
-    error = errors_of_sums(rows.first(["sum(i1 * i1)", "sum(i1 * i0)", "sum(i0 * i0)"], relation))
-    return Errors(lambda one, none: (error(one, none), df))
-
-
-def errors_of_means(means: Means) -> Errors:
-    """Give the error of plain means, which allows for unequal variances."""
-    variances = [
-        (gram[1, 1] - gram[0, 1] ** 2 / n) / (n - 1) for gram, n in zip(means.grams, means.n, strict=True)
-    ]
-
-    def error(one: float, none: float) -> tuple[float, float | None]:
-        return welch([one * one * variances[0], none * none * variances[1]], means.n)
-
-    return Errors(error)
-
-
-def errors_of_clusters(
-    rows: Rows,
-    made: Weighed,
-    influence: tuple[str, str],
-    arms: tuple[Sums, Sums],
-    *,
-    known: bool = False,
-    summed: bool = False,
-) -> Errors:
-    """Sum what rows add within clusters: by CR2 where weights are `known`, and alike if `summed`."""
-    mine = ("t", "not t")
-    asked = [
-        f"coalesce(sum(w) filter ({t}), 0.0) / {literal(a.weight)}" for t, a in zip(mine, arms, strict=True)
-    ]
-    asked += [
-        f"coalesce(sum(w * w) filter ({t}), 0.0) / {literal(a.weight**2)}"
-        for t, a in zip(mine, arms, strict=True)
-    ]
-    asked += [f"(count(*) filter ({t}))::double" for t in mine]
-    asked += ["sum(i1)", "sum(i0)"]
-    columns = ", ".join(f"{sql} as g{k}" for k, sql in enumerate(asked))
-    one, none = influence
-    relation = f"(select c, t, w, {one} as i1, {none} as i0 from {made.relation}{_of_used(made)})"
-    rows.connection.execute(
-        f"create or replace temp table clusters as select {columns} from {relation} group by c"
-    )
-    count = int(rows.ask("select count(*) from clusters")[0][0])
-    if count == 1:
-        raise EstimationError("all rows are in one cluster: no standard error can be computed")
-    if count * _EACH_CLUSTER > rows.table.limit:
-        raise EstimationError(
-            f"{rows.cluster!r} has {count} clusters, whose sums take more memory than is given",
-            hint="give more with memory=, or cluster='none', which takes every row as a unit of its own",
+        w, w2, w4, r, r2, low, high, e, e2, used, *chances = part[:13].tolist()
+        arms.append(
+            Sums(
+                weight=w,
+                second=w2,
+                fourth=w4,
+                left=(r, r2),
+                score=(low, high, e, e2),
+                used=round(used),
+                chances=(chances[0], chances[1], chances[2]),
+                columns=part[13 : 13 + p],
+                squares=part[13 + p : 13 + 2 * p],
+            )
         )
-    found = rows.connection.execute("select * from clusters").fetchnumpy()
-    g = np.column_stack([np.asarray(found[f"g{k}"], dtype=np.float64) for k in range(len(asked))])
-    total, squares, size, values = g[:, :2], g[:, 2:4], g[:, 4:6], g[:, 6:8]
-    df, contrast = count - 1.0, np.array([1.0, -1.0])
-    if summed:
-        sums = values * np.sqrt(count / (count - 1))
-    else:
-        # Residuals over the arm's size are their shares times themselves.
-        residuals = (values * np.array([a.weight for a in arms]), values) if known else None
-        sums, of_contrast = within_clusters(
-            total, squares, size, None if known else values, residuals=residuals
-        )
-        df = of_contrast(contrast)
-    alone = known and bool((total.max(axis=0) > 1.0 - 1e-12).any())
-
-    def error(one: float, none: float) -> tuple[float | None, float | None]:
-        return (None, None) if alone else (float(np.linalg.norm(sums @ (contrast * (one, none)))), df)
-
-    in_arms = (size > 0).sum(axis=0)
-    return Errors(error, count, (int(in_arms[0]), int(in_arms[1])))
-
-
-def _of_used(made: Weighed) -> str:
-    return " where w > 0" if made.pairs else ""
+    return (arms[0], arms[1]), (found[True][13 + 2 * p :], found[False][13 + 2 * p :])
 
 
 # -------------------------------------------------------------------------------------------- checks
@@ -204,7 +100,7 @@ def balance_of(
     """Compare the arms in each covariate by means and variances; their distributions take a sort of each."""
     design, out = rows.design, []
     before = tuple(
-        Sums(n, n, n, (0.0, 0.0), (0.0, 0.0, 0.0, 0.0), n, gram[0, 2:], np.diag(gram)[2:])
+        Sums(n, n, n, (0.0, 0.0), (0.0,) * 4, n, (0.0,) * 3, gram[0, 2:], np.diag(gram)[2:])
         for n, gram in zip(means.n, means.grams, strict=True)
     )
     for name in dict.fromkeys(design.sources):
@@ -308,7 +204,8 @@ def overlap_by_sums(
         gone=1.0 - here / n,
         used=used,
         discarded=0,
-        ess=(arms[0].worth, arms[1].worth),
+        # Of the chances alone, where other weights were made of them.
+        ess=(arms[0].worth_of_chances, arms[1].worth_of_chances),
         reach=left / std_error if std_error else 0.0,
     )
 
@@ -323,6 +220,7 @@ def left_by_sums(
     estimate: float,
     std_error: float | None,
     curved: bool,
+    lines: float | None = None,
 ) -> Left:
     """Give what is left of the covariates, their squares, fifths and products: see `stats.left_over`."""
     n = sum(means.n)
@@ -355,8 +253,27 @@ def left_by_sums(
         modelled=made.modelled,
         curved=curved,
         estimate=estimate,
-        by_lines=None,
+        by_lines=lines,
     )
+
+
+def by_lines(rows: Rows, made: Weighed, means: Means, estimand: str) -> float | None:
+    """Give the estimate that straight lines alone would have: see `checks.curves`."""
+    if not rows.x:
+        return None
+    kept = np.array(means.kept, dtype=np.intp)
+    grams = [gram / n for gram, n in zip(means.grams, means.n, strict=True)]
+    wanted = {"att": grams[0][0, 2:], "atc": grams[1][0, 2:]}.get(estimand, np.zeros(len(rows.x)))
+    if estimand == "ato":
+        asked = [f"sum(e * (1.0 - e) * u{j})" for j in range(len(rows.x))]
+        size, *sums = rows.first(["sum(e * (1.0 - e))", *asked], made.relation)
+        wanted = np.array(sums, dtype=np.float64) / size
+    found = []
+    for gram in grams:
+        moved = gram[1:, 1:] - np.outer(gram[0, 1:], gram[0, 1:])
+        slope = np.linalg.pinv(moved[1:, 1:][np.ix_(kept, kept)], hermitian=True) @ moved[1:, 0][kept]
+        found.append(float(gram[0, 1] + (wanted - gram[0, 2:])[kept] @ slope))
+    return found[0] - found[1]
 
 
 def _sample(rows: Rows, made: Weighed, mine: str, count: int) -> tuple[Floats, Floats]:

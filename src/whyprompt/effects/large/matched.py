@@ -5,7 +5,6 @@ Pairs, the regression in the matched sample and its error are those of `effects.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -108,9 +108,7 @@ def _matched(rows: Rows, scored: str, plan: Plan, method: Nearest) -> _Found:
     if size is not None:
         of = f"round_even({value} * 1e12, 0) / 1e12" if plain != unit else value
         width = size * (1.0 if plain == "raw" else float(rows.first([f"stddev_samp({of})"], scored)[0]))
-    (folder,) = rows.ask("select current_setting('temp_directory')")[0]
-    Path(folder).mkdir(exist_ok=True)
-    paths = [Path(folder) / f"arm{arm}.bin" for arm in (0, 1)]
+    paths = [rows.folder / f"arm{arm}.bin" for arm in (0, 1)]
     counts, n, tied, last = [0, 0], 0, 0, np.nan
     with paths[0].open("wb") as one, paths[1].open("wb") as none:
         order = f"round_even({along} * 1e12, 0), {'nth' if rows.tie is None else 'k'}"
@@ -128,7 +126,7 @@ def _matched(rows: Rows, scored: str, plan: Plan, method: Nearest) -> _Found:
     if plan.estimand == "atc":
         arms.reverse()
     chosen = method.order or ("smallest" if plan.estimand == "atc" else "largest")
-    path, count = Path(folder) / "pairs.parquet", 0
+    path, count = rows.folder / "pairs.parquet", 0
     schema = pa.schema([("nth", pa.int64()), ("pair", pa.int64())])
     with parquet.ParquetWriter(path, schema) as writer:
         pairs = swept(

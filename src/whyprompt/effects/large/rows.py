@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,6 +89,7 @@ class Rows:
         self.is_treated = "true"
         self.design: Design = design_matrix({})
         self.cluster: str | None = None
+        # The chance of the treated arm, as an expression.
         self.known: str | None = None
         self.tie: str | None = None
 
@@ -100,6 +102,14 @@ class Rows:
         """Count a pass over the rows, and show it."""
         self.passes[0] += 1
         tell(self.passes[0], 0, f"pass {self.passes[0]}")
+
+    @property
+    def folder(self) -> Path:
+        """Where files may be put that are taken away with the connection."""
+        ((name,),) = self.connection.execute("select current_setting('temp_directory')").fetchall()
+        path = Path(name)
+        path.mkdir(exist_ok=True)
+        return path
 
     def first(self, expressions: Sequence[str], of: str | None = None) -> tuple[Any, ...]:
         """Give the one row of some aggregates of the rows kept."""
@@ -268,7 +278,8 @@ class Rows:
             listed = [texts[name][k % len(texts[name])] for k in range(longest)] if name in texts else None
             columns[name] = np.zeros(longest) if listed is None else np.array(listed, dtype=object)
         out = copy.copy(self)
-        out.outcome, out.cluster, out.known, out.tie = outcome, cluster, propensity, tie_break
+        out.outcome, out.cluster, out.tie = outcome, cluster, tie_break
+        out.known = None if propensity is None else f"cast({quoted(propensity)} as double)"
         out.design = design_matrix(columns, reference=base_levels, n_rows=longest)
         return out
 
@@ -291,7 +302,7 @@ class Rows:
         read = [f"{self.is_treated} as t", f"cast({quoted(self.outcome)} as double) as y"]
         read += [f"{self.column_of(j)} as {x}" for j, x in enumerate(self.x)]
         read += [] if self.cluster is None else [f"{quoted(self.cluster)} as c"]
-        read += [] if self.known is None else [f"cast({quoted(self.known)} as double) as e"]
+        read += [] if self.known is None else [f"{self.known} as e"]
         read += [] if self.tie is None else [f"{quoted(self.tie)} as k"]
         where = f" where {' and '.join(self.where)}" if self.where else ""
         return f"(select {', '.join(read)} from {self.scan}{where})"

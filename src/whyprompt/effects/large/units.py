@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from whyprompt.effects.caused import differs, moved_by
+from whyprompt.effects.caused import differs, differs_by, moved_by
+from whyprompt.effects.large.errors import check_clusters
 from whyprompt.effects.large.rows import literal, quoted
 from whyprompt.effects.logged import notes_by_distance
 from whyprompt.effects.separation import levels_of_one_arm
@@ -19,6 +20,7 @@ from whyprompt.effects.units import (
     units_among,
 )
 from whyprompt.errors import EstimationError
+from whyprompt.stats.clusters import within_clusters
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -209,11 +211,39 @@ def with_levels(rows: Rows, names: Sequence[str]) -> list[str]:
 
 def moved_by_lot(rows: Rows, means: Means, graph: CausalGraph | None) -> tuple[str, ...]:
     """Name the covariates that differ between arms drawn by lot by more than a lot would do."""
+    # A lot whose chances differ from row to row may go by the covariates.
+    if rows.known is not None and rows.first(["max(e) > min(e)"], rows.relation)[0]:
+        return ()
     design, n = rows.design, sum(means.n)
     used = [j for j, source in enumerate(design.sources) if graph is None or source not in graph.nodes]
     out: list[str] = []
     for j in used:
         sums = [gram[0, j + 2] / m for gram, m in zip(means.grams, means.n, strict=True)]
+        gap = float(sums[0] - sums[1])
+        if rows.cluster is not None:
+            error, df = _error_of(rows, means, j)
+            out += differs_by(design.names[j], gap, error, df, len(used))
+            continue
         variance = float(means.grams[0][j + 2, j + 2] + means.grams[1][j + 2, j + 2]) / n
-        out += differs(design.names[j], float(sums[0] - sums[1]), variance, means.n, len(used))
+        out += differs(design.names[j], gap, variance, means.n, len(used))
     return tuple(out)
+
+
+def _error_of(rows: Rows, means: Means, j: int) -> tuple[float, float]:
+    """Give the CR2 error of a column's difference between the arms, with its degrees of freedom."""
+    asked = ["(count(*) filter (t))::double as n1", "(count(*) filter (not t))::double as n0"]
+    for k, mine in ((1, "t"), (0, "not t")):
+        mean = float(means.centre[j + 1] + means.grams[1 - k][0, j + 2] / means.n[1 - k])
+        asked.append(f"coalesce(sum(x{j} - {literal(mean)}) filter ({mine}), 0.0) as r{k}")
+    count = int(rows.first(["count(distinct c)"], rows.relation)[0])
+    check_clusters(rows, count)
+    found = rows.connection.execute(f"select {', '.join(asked)} from {rows.relation} group by c").fetchnumpy()
+    size, left = (
+        np.column_stack([np.asarray(found[f"{what}{k}"], dtype=np.float64) for k in (1, 0)]) for what in "nr"
+    )
+    n = np.array(means.n, dtype=np.float64)
+    if (size / n).max() > 1.0 - 1e-12:
+        return float("nan"), float("nan")
+    contrast = np.array([1.0, -1.0])
+    sums, df = within_clusters(size / n, size / n**2, size, residuals=(left, left / n))
+    return float(np.linalg.norm(sums @ contrast)), df(contrast)

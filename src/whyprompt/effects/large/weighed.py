@@ -58,6 +58,9 @@ class Weighed(NamedTuple):
     # A column of the places of rows in the table, or ``turn`` of those in their arm; empty where rows are in
     # the order of the files.
     place: str = ""
+    # The column of the weights that chances alone give, and whether models were fitted to a sample.
+    chances: str = "w"
+    sampled: bool = False
     # Pairs by the column ``pair``: rows without one have the weight 0. Of the rows used the ends of the
     # outcome by arm, a factor of the variance besides that of the pairs, and the name of the error.
     pairs: int = 0

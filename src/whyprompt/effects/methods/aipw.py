@@ -148,7 +148,10 @@ class AIPW(Weighting):
         order = np.argsort(problem.places, kind="stable")
         ordered = problem.take(order)
         codes = cluster_codes(ordered.cluster, len(order))
-        folds = self.settled_folds([int(ordered.treated.sum()), int((~ordered.treated).sum())], codes)
+        folds = self.settled_folds(
+            [int(ordered.treated.sum()), int((~ordered.treated).sum())],
+            None if codes is None else int(codes.max()) + 1,
+        )
         seeds = [plan.random_state]
         splits = self._deals(len(order), plan, known=problem.known_score is not None)
         if folds > 1 and splits > 1:
@@ -189,11 +192,11 @@ class AIPW(Weighting):
 
         return replace(of(problem.y), again=of)
 
-    def settled_folds(self, arms: Sequence[int], codes: NDArray[np.intp] | None = None) -> int:
+    def settled_folds(self, arms: Sequence[int], clusters: int | None = None) -> int:
         """Give the number of folds, by the rows of either arm and the clusters."""
         if self.folds is not None:
             return self.folds
-        most = min(arms) if codes is None else min(*arms, int(codes.max()) + 1)
+        most = min(arms) if clusters is None else min(*arms, clusters)
         return max(2, min(_FOLDS if sum(arms) < _FEWER_FROM else _FEWER_FOLDS, most))
 
     def _deals(self, n: int, plan: Plan, *, known: bool) -> int:
@@ -258,14 +261,14 @@ class AIPW(Weighting):
             )
         return _Deal(tests, score, self._weights(problem, plan.estimand, score), clipped)
 
-    def _calibrates(self, problem: Problem, estimand: str) -> bool:
-        # The weights of overlap are bounded, and those of chances that are known are right.
-        return self.calibrate and problem.known_score is None and estimand != "ato"
+    def calibrates(self, estimand: str, *, known: bool) -> bool:
+        """Say whether weights are calibrated: those of overlap are bounded, and of known chances right."""
+        return self.calibrate and not known and estimand != "ato"
 
     def _weights(self, problem: Problem, estimand: str, score: Floats) -> Floats:
         treated = problem.treated
         weights = raw_weights(np.log(score / (1 - score)), treated, estimand).astype(float)
-        if not self._calibrates(problem, estimand):
+        if not self.calibrates(estimand, known=problem.known_score is not None):
             return weights
         about, matrix = _about(treated, estimand), Covariates.of(problem).matrix
         for arm in (treated, ~treated):
@@ -298,7 +301,7 @@ class AIPW(Weighting):
                 predicted[test, column] = common[test] + learn_outcome(X, rest[rows], new, models[column])
         tell(2 * len(deal.tests), 2 * len(deal.tests), "learned")
         weights = deal.weights
-        if self._calibrates(problem, estimand):
+        if self.calibrates(estimand, known=problem.known_score is not None):
             means, influence = _by_calibrated(y, treated, weights, predicted, estimand)
         else:
             parts, size = _parts(y, treated.astype(float), score, predicted, estimand)
@@ -414,21 +417,29 @@ def deal_folds(
     n_units = int(units.max()) + 1
     smallest = int(min(treated.sum(), n - treated.sum()))
     check_folds(folds, smallest, n_units)
-    rng = np.random.default_rng(random_state)
     # A cluster goes by the arm of most of its rows; those with as many of each are dealt by themselves.
     lean = np.sign(np.bincount(units, weights=treated - 0.5))
     place = rank if codes is None else cluster_places(2 * rank + treated, codes)
+    fold_of = deal_units(lean, place, folds, random_state, hashed=n > HASHED)
+    return [fold_of[units] == k for k in range(folds)]
+
+
+def deal_units(
+    lean: Floats, place: NDArray[np.int64], folds: int, random_state: int, *, hashed: bool
+) -> NDArray[np.int64]:
+    """Deal units to folds in the order of their places, those of each arm (`lean` 1, -1, 0) by themselves."""
     groups = [np.flatnonzero(lean == side) for side in (1.0, -1.0, 0.0)]
     groups = [members[np.argsort(place[members], kind="stable")] for members in groups]
     # The larger group is dealt first; of two equal ones, that whose units come first.
     groups.sort(key=lambda members: (-len(members), place[members].tolist()))
-    fold_of = np.empty(n_units, dtype=int)
+    rng = np.random.default_rng(random_state)
+    fold_of = np.empty(len(lean), dtype=np.int64)
     offset = 0
     for ordered in groups:
-        if n > HASHED:
+        if hashed:
             fold_of[ordered] = hashed_folds(offset, len(ordered), folds, random_state)
         else:
             members = rng.permutation(ordered)
             fold_of[members] = (np.arange(len(members)) + offset) % folds
         offset += len(ordered)
-    return [fold_of[units] == k for k in range(folds)]
+    return fold_of

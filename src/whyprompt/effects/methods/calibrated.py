@@ -9,10 +9,14 @@ import numpy as np
 from whyprompt.stats.design import moments, weighted_gram
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
+    # Means and products of columns.
+    Moments = Callable[[], tuple[Floats, Floats]]
 
 # No weight is larger than this times the square root of their number, in units of their mean; nor is any
 # lowered to less than twice the mean. It binds less the more rows there are (Ionides 2008).
@@ -21,8 +25,8 @@ _LARGEST, _TWICE = 0.125, 2.0
 # the odds; doubled until the weights are worth this share of the rows that they were.
 _PENALTY, _KEPT = 0.1, 0.5
 # Covariates further from their mean than so many standard deviations are taken to be there.
-_FAR = 5.0
-_STEPS = 50
+FAR = 5.0
+STEPS = 50
 
 
 def calibrated(weights: Floats, arm: Bools, about: Bools, covariates: Floats) -> Floats:
@@ -48,23 +52,39 @@ def calibrated(weights: Floats, arm: Bools, about: Bools, covariates: Floats) ->
     base = _lowered(raw)
     centre, spread = moments(covariates)
     used = spread > 0
-    scaled = np.clip((covariates[:, used] - centre[used]) / spread[used], -_FAR, _FAR)
+    scaled = np.clip((covariates[:, used] - centre[used]) / spread[used], -FAR, FAR)
     apart = scaled[arm] - scaled[about].mean(axis=0)
-    penalty, most = _PENALTY, float(base @ base) / _KEPT
-    while True:
-        share = _moved(base, apart, penalty)
-        if share @ share <= most:
-            break
-        penalty *= 2.0
-    out[arm] = share
+    log_base = np.log(base)
+
+    def shares(multipliers: Floats) -> tuple[float, Floats]:
+        eta = log_base + apart @ multipliers
+        top = eta.max()
+        share = np.exp(eta - top)
+        total = float(share.sum())
+        return float(top + np.log(total)), share / total
+
+    def at(multipliers: Floats) -> tuple[float, Moments]:
+        value, share = shares(multipliers)
+        return value, lambda: (share @ apart, weighted_gram(apart, share))
+
+    def squares(multipliers: Floats) -> float:
+        share = shares(multipliers)[1]
+        return float(share @ share)
+
+    out[arm] = shares(moved(at, squares, apart.shape[1], float(base @ base)))[1]
     return out
+
+
+def limit_of(n: int) -> float:
+    """Give the largest weight that `n` rows may have, in units of their mean."""
+    return max(_TWICE, _LARGEST * float(np.sqrt(n)))
 
 
 def _lowered(weights: Floats) -> Floats:
     """Lower the largest to the limit, in units of the mean of the weights so lowered, which sum to 1."""
-    limit = max(_TWICE, _LARGEST * np.sqrt(len(weights)))
+    limit = limit_of(len(weights))
     cut = weights
-    for _ in range(_STEPS):
+    for _ in range(STEPS):
         at = limit * float(cut.mean())
         if cut.max() <= at * (1 + 1e-9):
             break
@@ -72,23 +92,36 @@ def _lowered(weights: Floats) -> Floats:
     return np.asarray(cut / cut.sum())
 
 
-def _moved(base: Floats, apart: Floats, penalty: float) -> Floats:
+def moved(
+    at: Callable[[Floats], tuple[float, Moments]], squares: Callable[[Floats], float], count: int, base: float
+) -> Floats:
+    """Give the multipliers of `count` columns with which weights meet means as far as they stay worth rows.
+
+    `at` gives the logarithm of the sum of the weights so moved and, where asked, the means and the products
+    of the columns, less the means to be met, under their shares; `squares` the sum of the shares' squares,
+    which is `base` of those that are not moved.
+    """
+    penalty = _PENALTY
+    while True:
+        multipliers = _moved(at, count, penalty)
+        if squares(multipliers) <= base / _KEPT:
+            return multipliers
+        penalty *= 2.0
+
+
+def _moved(at: Callable[[Floats], tuple[float, Moments]], count: int, penalty: float) -> Floats:
     """Minimise the dual ``log sum base exp(apart @ m) + penalty |m|^2 / 2`` by damped Newton steps."""
-    multipliers = np.zeros(apart.shape[1])
-    log_base = np.log(base)
 
-    def at(m: Floats) -> tuple[float, Floats]:
-        eta = log_base + apart @ m
-        top = eta.max()
-        share = np.exp(eta - top)
-        total = float(share.sum())
-        return float(top + np.log(total) + 0.5 * penalty * (m @ m)), share / total
+    def dual(m: Floats) -> tuple[float, Moments]:
+        value, there = at(m)
+        return value + 0.5 * penalty * float(m @ m), there
 
-    value, share = at(multipliers)
-    for _ in range(_STEPS):
-        means = share @ apart
+    multipliers = np.zeros(count)
+    value, there = dual(multipliers)
+    for _ in range(STEPS):
+        means, gram = there()
         gradient = means + penalty * multipliers
-        hessian = weighted_gram(apart, share) - np.outer(means, means)
+        hessian = gram - np.outer(means, means)
         hessian[np.diag_indices_from(hessian)] += penalty
         step = -np.linalg.solve(hessian, gradient)
         decrement = float(-gradient @ step)
@@ -96,9 +129,9 @@ def _moved(base: Floats, apart: Floats, penalty: float) -> Floats:
             break
         size = 1.0
         while True:
-            found, there = at(multipliers + size * step)
+            found, found_there = dual(multipliers + size * step)
             if found <= value - 1e-4 * size * decrement or size < 1e-8:
                 break
             size /= 2
-        multipliers, value, share = multipliers + size * step, found, there
-    return share
+        multipliers, value, there = multipliers + size * step, found, found_there
+    return multipliers

@@ -15,7 +15,7 @@ from whyprompt.stats.propensity import fit_logistic
 from whyprompt.stats.threads import one_openmp_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -27,7 +27,7 @@ LINEAR, LOGIT = "linear", "logit"
 # Packages whose learners may be written as text; a text of any other would run whatever it names.
 _PACKAGES = ("sklearn", "lightgbm", "xgboost", "catboost")
 # Rows that one model is fitted to at most: beyond, more of them cost time and show nothing more.
-_ROWS = 200_000
+ROWS = 200_000
 _EXAMPLE = {
     "outcome_model": "sklearn.ensemble.RandomForestRegressor(n_estimators=200)",
     "propensity": "sklearn.ensemble.RandomForestClassifier(min_samples_leaf=10)",
@@ -169,26 +169,46 @@ def learn_score(
     The model is cloned, and left as it was. Raises `SeparatedError` for ``"logit"`` where covariates tell the
     arms apart, and `EstimationError` where a model gives no probabilities.
     """
+    return fit_score(X, treated, model, names=names, random_state=random_state)(test)
+
+
+def fit_score(
+    X: Floats,
+    treated: Bools,
+    model: Any,  # noqa: ANN401 - any scikit-learn classifier, or "logit"
+    *,
+    names: Sequence[str] | None = None,
+    random_state: int = 0,
+) -> Callable[[Floats], Floats]:
+    """Fit a model to rows, and give what predicts the propensity of others; see `learn_score`."""
     if model == LOGIT:
         fit = fit_logistic(X, treated, names=names)
-        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * (fit.coef[0] + test @ fit.coef[1:]))))
+        return lambda test: np.asarray(0.5 * (1.0 + np.tanh(0.5 * (fit.coef[0] + test @ fit.coef[1:]))))
     from sklearn.base import clone
 
     fitted = clone(model)
     rows = _at_most(len(treated), random_state)
-    with one_openmp_thread():
-        try:
-            fitted.fit(X[rows], treated[rows].astype(np.int64))
-            predicted = np.asarray(fitted.predict_proba(test), dtype=float)
-            predicted = predicted[:, list(fitted.classes_).index(1)]
-        except (ValueError, TypeError, np.linalg.LinAlgError) as error:
-            raise _failed("propensity", _name(model), error) from None
-    if not np.isfinite(predicted).all():
-        raise EstimationError(
-            f"propensity {_name(model)} gives probabilities that are not finite numbers",
-            hint="leave it out for the default, or choose another classifier",
+
+    def attempted(done: Callable[[], Any]) -> Any:  # noqa: ANN401 - what it gives
+        with one_openmp_thread():
+            try:
+                return done()
+            except (ValueError, TypeError, np.linalg.LinAlgError) as error:
+                raise _failed("propensity", _name(model), error) from None
+
+    def predicted(test: Floats) -> Floats:
+        found = attempted(
+            lambda: np.asarray(fitted.predict_proba(test), dtype=float)[:, list(fitted.classes_).index(1)]
         )
-    return np.asarray(predicted)
+        if not np.isfinite(found).all():
+            raise EstimationError(
+                f"propensity {_name(model)} gives probabilities that are not finite numbers",
+                hint="leave it out for the default, or choose another classifier",
+            )
+        return np.asarray(found)
+
+    attempted(lambda: fitted.fit(X[rows], treated[rows].astype(np.int64)))
+    return predicted
 
 
 def read_learner(text: str, where: str) -> Any:  # noqa: ANN401 - any learner
@@ -240,9 +260,9 @@ def refuse_learner(model: object, where: str) -> None:
 
 
 def _at_most(n: int, random_state: int) -> Any:  # noqa: ANN401 - a slice or rows
-    if n <= _ROWS:
+    if n <= ROWS:
         return slice(None)
-    return np.sort(np.random.default_rng(random_state).choice(n, _ROWS, replace=False))
+    return np.sort(np.random.default_rng(random_state).choice(n, ROWS, replace=False))
 
 
 def _name(model: object) -> str:
