@@ -9,7 +9,8 @@ from effect_verbs import estimate_effects
 from scipy import stats
 
 from whyprompt import compare_arms, estimate_effect, estimate_with_imputation
-from whyprompt.page.strength import effect_strength
+from whyprompt.effects.headline import verdict
+from whyprompt.effects.outlook import sure
 
 ARM = {"treatment": "arm", "outcome": "y"}
 
@@ -215,6 +216,5 @@ def test_an_exact_p_and_the_interval_that_part_are_said_to(n, rises, falls, said
     assert apart == bool(said)
     assert ("these items hardly decide the sign" in made.sentence) == apart
     assert said in made.sentence
-    verdict, headline, _ = effect_strength(made)
-    assert (verdict == "undecided") == (p >= 0.05)
-    assert ("McNemar" in headline) == apart
+    assert (verdict(made) == "undecided") == (p >= 0.05)
+    assert ("McNemar" in sure(made)) == apart

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from html.parser import HTMLParser
 
+BLOCKS = {
+    *("p", "li", "td", "th", "caption", "figcaption", "summary", "h1", "h2", "h3", "h4", "div", "section")
+}
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 
@@ -19,6 +24,8 @@ class Reader(HTMLParser):
         self.scripts: dict[str, str] = {}
         self.headings: list[tuple[str, str]] = []
         self.text: list[str] = []
+        self.sentences: list[str] = []
+        self._said: list[str] = []
         self._table = None
         self._cell = None
 
@@ -38,6 +45,8 @@ class Reader(HTMLParser):
             self.tables[self._table].append([])
         elif tag in {"td", "th"}:
             self._cell = ["", given.get("data-value")]
+        if tag in BLOCKS:
+            self._end_of_block()
         if not closed:
             self.stack.append((tag, given))
 
@@ -45,6 +54,8 @@ class Reader(HTMLParser):
         assert self.stack, f"</{tag}> closes nothing"
         opened, _ = self.stack.pop()
         assert opened == tag, f"</{tag}> closes <{opened}>"
+        if tag in BLOCKS:
+            self._end_of_block()
         if tag in {"td", "th"} and self._cell is not None:
             text, value = self._cell
             self.tables[self._table][-1].append((text.strip(), None if value is None else float(value)))
@@ -65,6 +76,16 @@ class Reader(HTMLParser):
         if self._cell is not None:
             self._cell[0] += data
         self.text.append(data)
+        # What was sent and answered may be the same under both arms, and in many items.
+        if not {"pre", "svg", "option", "title", "nav"} & {tag for tag, _ in self.stack}:
+            self._said.append(data)
+
+    def _end_of_block(self):
+        words = " ".join("".join(self._said).split())
+        self._said = []
+        # What ends in a colon is a label.
+        every = re.split(r"(?<=[.!?]) ", words)
+        self.sentences += [one for one in every if len(one.split()) >= 5 and not one.endswith(":")]
 
     @property
     def words(self):
@@ -82,3 +103,8 @@ def read(page):
 def body(rows):
     """Give a table's rows without its head: label -> values."""
     return {row[0][0]: [value for _, value in row[1:]] for row in rows[1:]}
+
+
+def said_twice(reader):
+    """Give the sentences (of five words and more) that stand twice on a page."""
+    return [one for one, n in Counter(reader.sentences).items() if n > 1]

@@ -8,6 +8,9 @@ import shutil
 
 import numpy as np
 import pytest
+from report_study import MANIFEST, make_frame, make_study
+
+from whyprompt.effects.headline import headline
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed: pip install 'whyprompt[dev]'")
 
@@ -59,7 +62,7 @@ def browser():
 def visit(browser, url):
     """Open the page anew: a size, a colour scheme, a medium, with or without scripts."""
 
-    def open_page(size=DESK, *, scheme="light", media="", scripts=True):
+    def open_page(size=DESK, *, scheme="light", media="", scripts=True, where=url, parts=True):
         browser.execute_cdp_cmd("Network.enable", {})
         offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
         browser.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
@@ -73,10 +76,161 @@ def visit(browser, url):
         )
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not scripts})
         browser.get_log("browser")
-        browser.get(url)
+        browser.get(where)
+        if parts and scripts:
+            browser.execute_script("document.querySelectorAll('.part').forEach(d => { d.open = true; })")
         return browser
 
     return open_page
+
+
+# ------------------------------------------------------------------------------------- the first screen
+@pytest.fixture(scope="module")
+def pages(small, tmp_path_factory):
+    """Give pages of every kind: a study of log-probabilities, a 0/1 one, and a log with confounders."""
+    import whyprompt as wp
+    from whyprompt import study_effect
+    from whyprompt.page.page import build_report
+
+    folder = tmp_path_factory.mktemp("pages")
+    settings = {"outcome": "exact_match", "contrast": {"treated": "shots", "control": "direct"}}
+    study = make_study(graph=None, mediation=None, effect=settings, outcomes=["exact_match"], reps=1)
+    frame = make_frame(per_task=32, reps=1)
+    frame["completion"] = [
+        f"{arm} says {item}" for arm, item in zip(frame["arm"], frame["item_id"], strict=True)
+    ]
+    binary = study_effect(study, frame)
+    rng = np.random.default_rng(3)
+    rows = [
+        {
+            "item_id": f"q{k}",
+            "question": f"What is {k} + 1?" + " Then add 7." * int(rng.integers(0, 4)),
+            "arm": "cot" if k % 3 else "direct",
+            "score": int(rng.random() < (0.7 if k % 3 else 0.4)),
+        }
+        for k in range(300)
+    ]
+    log = folder / "log.jsonl"
+    log.write_text("\n".join(map(json.dumps, rows)))
+    found = wp.read_trials(log)
+    confounded = wp.log_effect(found)
+    (folder / "binary.html").write_text(build_report(binary, None, MANIFEST, study))
+    (folder / "small.html").write_text(small.page)
+    wp.write_report(found, confounded, target=folder / "log.html")
+    first = {"binary": binary.main, "small": small.effect.main, "log": confounded}
+    return {name: ((folder / f"{name}.html").as_uri(), headline(main)) for name, main in first.items()}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1280, 800), (768, 1024), PHONE])
+@pytest.mark.parametrize("name", ["binary", "small", "log"])
+def test_the_answer_stands_on_the_first_screen(visit, pages, name, size, scheme):
+    where, first = pages[name]
+    driver = visit(size, scheme=scheme, where=where, parts=False)
+    found = driver.execute_script(
+        """
+        const box = e => e.getBoundingClientRect();
+        const answer = document.getElementById("answer");
+        const picture = [...answer.querySelectorAll("figure svg")].find(s => box(s).width > 0);
+        const texts = [...picture.querySelectorAll("text")].map(t => ({
+          text: t.textContent, left: box(t).left, right: box(t).right,
+          size: box(t).height, fill: getComputedStyle(t).fill}));
+        return {
+          lead: answer.querySelector(".lead").textContent,
+          bottom: box(answer).bottom, height: innerHeight, width: document.documentElement.scrollWidth,
+          labels: [...answer.querySelectorAll("p > strong")].map(s => s.textContent),
+          ends: [...answer.querySelectorAll("p")].map(p => box(p).bottom),
+          picture: [box(picture).left, box(picture).right, box(picture).top, box(picture).bottom],
+          texts: texts, paper: getComputedStyle(answer).backgroundColor,
+          open: document.querySelectorAll("details[open]").length,
+        };"""
+    )
+    assert found["lead"] == first
+    assert found["labels"][:2] == ["How sure.", "What would settle it."]
+    assert max(*found["ends"], found["bottom"]) <= size[1]
+    assert found["width"] <= size[0]
+    assert found["open"] == 0
+    left, right, top, bottom = found["picture"]
+    assert 0 <= left < right <= size[0]
+    assert 60 < bottom - top < 220
+    written = {t["text"] for t in found["texts"]}
+    assert {"95% interval of the change"} <= written
+    for text in found["texts"]:
+        assert left - 1 <= text["left"] <= text["right"] <= right + 1
+        assert text["size"] >= 10
+        bright, dark = sorted((luminance(text["fill"]), luminance(found["paper"])), reverse=True)
+        assert (bright + 0.05) / (dark + 0.05) > 4.5
+
+
+def test_a_link_to_a_folded_part_opens_it(visit, pages):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    where, _ = pages["small"]
+    opened = (
+        "return [...document.querySelectorAll('.part')].filter(d => d.open).map(d => d.textContent.trim())"
+    )
+    driver = visit(where=f"{where}#limits", parts=False)
+    (text,) = driver.execute_script(opened)
+    assert text.startswith("What may not be claimed")
+    at = "return document.querySelector('#limits').getBoundingClientRect().top"
+    WebDriverWait(driver, 20).until(lambda d: 0 <= d.execute_script(at) < 900)
+    driver = visit(where=where, parts=False)
+    driver.execute_script("document.querySelector('nav a[href=\"#levels\"]').click()")
+    found = WebDriverWait(driver, 20).until(lambda d: d.execute_script(opened))
+    assert [text.split("\n")[0] for text in found] == ["The two levels joined"]
+    button = "document.getElementById('all')"
+    driver.execute_script(f"{button}.click()")
+    assert driver.execute_script("return document.querySelectorAll('.part:not([open])').length") == 0
+
+
+def test_items_that_changed_are_searched(visit, pages):
+    driver = visit(where=pages["binary"][0])
+    state = """
+        const list = document.querySelector(".search");
+        const box = list.querySelector("input");
+        box.value = arguments[0];
+        box.dispatchEvent(new Event("input"));
+        const items = [...list.querySelectorAll(":scope > details > details")];
+        return [items.filter(d => d.getBoundingClientRect().height > 0).map(
+                  d => d.querySelector("summary").textContent), items.length,
+                list.querySelector("output").textContent];"""
+    shown, every, told = driver.execute_script(state, "says ARITHMETIC-")
+    assert 0 < len(shown) < every
+    assert all(text.startswith("arithmetic-") for text in shown)
+    assert told == f"{len(shown)} of {every}"
+    shown, _, told = driver.execute_script(state, "nothing like it")
+    assert (shown, told) == ([], f"0 of {every}")
+    shown, _, told = driver.execute_script(state, "")
+    assert (len(shown), told) == (every, "")
+    # Both arms stand beside each other where there is room, and below each other on a phone.
+    tops = """
+        const d = document.querySelector(".search > details > details"); d.open = true;
+        return [...d.querySelectorAll(".side")].map(s => s.getBoundingClientRect().top);"""
+    first, second = driver.execute_script(tops)
+    assert first == second
+    driver = visit(PHONE, where=pages["binary"][0])
+    driver.execute_script("document.querySelectorAll('.search details').forEach(d => { d.open = true; })")
+    first, second = driver.execute_script(tops)
+    assert first < second
+
+
+def test_no_legend_of_a_dark_page_is_black(visit):
+    driver = visit(scheme="dark")
+    driver.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    paper, marks = driver.execute_script(
+        """
+        const kinds = ".wide .role-legend-symbol path, .wide .mark-symbol path";
+        const marks = [...document.querySelectorAll(kinds)];
+        return [getComputedStyle(document.body).backgroundColor, marks.map(m => {
+          const s = getComputedStyle(m);
+          return [s.fill, s.stroke, s.fillOpacity, s.strokeOpacity, m.closest("figure").id];
+        })];"""
+    )
+    assert len(marks) > 20
+    for fill, stroke, _, _, figure in marks:
+        colours = [c for c in (fill, stroke) if c not in {"none", "rgba(0, 0, 0, 0)"}]
+        bright = max((luminance(c) for c in colours), default=1.0)
+        assert (bright + 0.05) / (luminance(paper) + 0.05) > 2.5, (figure, fill, stroke)
 
 
 def head(layer, number):
@@ -151,7 +305,7 @@ def assert_shows(driver, small, layer, number):
 
 def test_the_page_loads_with_the_network_cut_and_logs_no_error(visit, small):
     driver = visit()
-    assert driver.title == "small_study: what the change of prompt causes"
+    assert driver.title == small.study.question
     assert driver.get_log("browser") == []
     assert driver.execute_script("return performance.getEntriesByType('resource').length") == 0
     assert driver.execute_script("return window.broken === undefined")
@@ -258,10 +412,14 @@ def test_words_of_a_mark_show_at_the_pointer(visit):
 
 def test_the_page_reads_without_scripts(visit, small):
     driver = visit(scripts=False)
+    # A reader opens what is folded by a click, which needs no script.
+    unfold = "document.querySelectorAll('.part').forEach(d => { d.open = true; })"
+    driver.execute_cdp_cmd("Runtime.evaluate", {"expression": unfold})
     text = driver.execute_cdp_cmd(
         "Runtime.evaluate", {"expression": "document.body.innerText", "returnByValue": True}
     )["result"]["value"]
     flat = " ".join(text.split())
+    assert headline(small.effect.main) in flat
     assert " ".join(small.effect.sentence.split()) in flat
     assert " ".join(small.mediation.search.sentence.split()) in flat
     assert "Its effect, item by item" in flat
@@ -364,7 +522,12 @@ def test_axe_finds_nothing_serious(visit, size, scheme):
 
 
 def test_on_paper_everything_is_open_and_nothing_is_left_out(visit):
-    driver = visit((794, 1123), media="print")
+    driver = visit((794, 1123), media="print", parts=False)
+    # Without a script too: what is folded is laid out on paper.
+    assert driver.execute_script("return document.querySelectorAll('details[open]').length") == 0
+    assert (
+        driver.execute_script("return document.querySelector('#limits').getBoundingClientRect().height") > 100
+    )
     driver.execute_script("window.dispatchEvent(new Event('beforeprint'))")
     hidden, closed, clipped, wide = driver.execute_script(
         """
@@ -424,5 +587,5 @@ def test_the_page_of_logs_fits_its_window_and_runs_nothing_of_a_log(browser, log
     width = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
     assert width[0] <= width[1] + 1
     assert browser.execute_script("return window.broken === undefined")
-    assert browser.execute_script("return document.querySelectorAll('main a').length") == 0
+    assert browser.execute_script("return document.querySelectorAll('#answer a, .parts a').length") == 0
     assert browser.get_log("browser") == []

@@ -12,8 +12,9 @@ from report_study import rows_with, values
 
 import whyprompt as wp
 from whyprompt import charts, estimate_effect
+from whyprompt.effects.headline import verdict
+from whyprompt.effects.outlook import sure
 from whyprompt.errors import DataError, EstimationError, MediationError, WhypromptError
-from whyprompt.page.strength import effect_strength
 from whyprompt.results import Estimate, Result
 
 OKABE_ITO = {"#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"}
@@ -373,16 +374,41 @@ def test_the_package_is_light_until_used():
 def test_strength_follows_its_rule(small):
     frame = pd.DataFrame({"item_id": list(range(8)) * 2, "arm": ["a"] * 8 + ["b"] * 8})
     noise = np.array([0.1, -0.1, 0.05, -0.05, 0.02, -0.02, 0.08, -0.08])
-    for shift, scale, verdict in (
-        (1.0, 1.0, "sign and size settled"),
-        (1.0, 12.0, "sign settled"),
-        (0.01, 10.0, "undecided"),
+    for shift, scale, said in (
+        (1.0, 1.0, "So is the size, to within"),
+        (1.0, 12.0, "The size is not: the interval reaches"),
+        (0.01, 10.0, "do not settle the sign"),
     ):
         frame["y"] = np.concatenate([np.zeros(8), shift + scale * noise])
-        found, _, _ = effect_strength(
-            estimate_effect(frame, treatment="arm", outcome="y", treated="b", control="a", design="paired")
-        )
-        assert found == verdict
-    naive, _, reasons = effect_strength(small.effect.draw.naive)
-    assert naive == "not an effect"
-    assert any("balance" in r for r in reasons)
+        made = estimate_effect(frame, treatment="arm", outcome="y", treated="b", control="a", design="paired")
+        assert said in sure(made)
+    assert verdict(small.effect.draw.naive) == "no effect"
+    assert sure(small.effect.draw.naive).startswith("Not at all, whatever the numbers")
+
+
+@pytest.mark.parametrize("width", [346, 700])
+def test_the_picture_of_the_answer_draws_both_means_and_the_interval_of_the_change(width):
+    chart = charts.change_plot(
+        0.42,
+        0.38,
+        (-0.14, 0.06),
+        names=("direct", "cot"),
+        labels=("42%", "38%"),
+        interval="95% interval of the change",
+        title="right",
+        shares=True,
+        width=width,
+    )
+    both = rows_with(chart, "arm", "at", "colour")
+    assert [(row["arm"], row["at"]) for row in both] == [("direct", 0.42), ("cot", 0.38)]
+    (interval,) = rows_with(chart, "arm", "at", "to")
+    assert interval["at"] == pytest.approx(0.28)
+    assert interval["to"] == pytest.approx(0.48)
+    assert interval["arm"] == "cot"
+    ((dashed,),) = [rows for rows in values(chart) if set(rows[0]) == {"at"}]
+    assert dashed["at"] == 0.42
+    assert chart.to_dict()["description"].startswith("right under direct: 42%; under cot: 38%.")
+    bare = charts.change_plot(
+        0.4, 0.4, None, names=("a", "b"), labels=("0.4", "0.4"), interval="", title="y", width=width
+    )
+    assert len(values(bare)) < len(values(chart))

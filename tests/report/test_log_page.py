@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from page_reader import body, read
+from page_reader import body, read, said_twice
 
 import whyprompt as wp
 from whyprompt.errors import DataError
@@ -21,15 +21,11 @@ HOSTILE = (
 )
 ORDER = [
     "The answer",
+    "Effects",
+    "Items that changed",
+    "What else differed",
     "What was read, and taken for what",
     "Items, pairing and design",
-    "What else differed",
-    "Missing outcomes",
-    "Effects",
-    "Which items rise and which fall",
-    "Is it noise?",
-    "Sensitivity",
-    "Inside the model",
     "What may not be claimed",
     "How to reproduce it",
 ]
@@ -87,7 +83,8 @@ def test_the_page_is_a_studys_as_far_as_logs_bear_it(written, page_of):
             assert value[1:] in page.ids, (tag, value)
         elif name in {"for", "aria-labelledby"}:
             assert set(value.split()) <= set(page.ids)
-    assert "This page has no internal part." in page.words
+    assert said_twice(page) == []
+    assert effect.summary().split("\n\n")[0] in page.words
     assert json.loads(page.scripts["head-data"]) is None
     results = json.loads(page.scripts["results"])
     assert results["effect"] == json.loads(json.dumps(effect.to_dict()))
@@ -198,7 +195,10 @@ def test_rows_without_an_item_in_common_have_balance_and_sensitivity(written, pa
         trial.pop("prompt")
     _, effect, _, page = page_of(written(trials))
     assert effect.items is None
-    assert "nobody can see whether an item gains or is harmed" in page.words
+    titles = [words for tag, words in page.headings if tag == "h2"]
+    assert {"Overlap and balance", "Sensitivity"} <= set(titles)
+    assert "Items that changed" not in titles
+    assert said_twice(page) == []
     balance = body(page.tables["balance-main"])
     for row in effect.balance:
         assert balance[row.covariate][:2] == [row.smd_before, row.smd_after]
@@ -213,9 +213,9 @@ def test_the_same_prompts_under_both_labels_are_no_effect(written, page_of):
         trial["score"] = int(trial["arm"] == "cot")
     found, _, _, page = page_of(written(trials))
     assert found["same_prompts"]
-    answer = page.words.split("The answer")[2].split("What was read")[0]
-    assert "Strength. None: both arms were sent the same prompts" in answer
-    assert "The sign is settled" not in answer
+    assert "noise, for both arms were sent the same prompts." in page.words
+    assert "How sure. Not at all, whatever the numbers" in page.words
+    assert "The sign is settled" not in page.words
     assert "that there is an effect of a prompt: both arms were sent the same prompts." in page.words
 
 
@@ -279,7 +279,7 @@ def test_a_reference_is_the_control_of_the_page(run, written, tmp_path):
     path = written(rows())
     code, _, err = run("report", path, "--reference", "cot", "--out", tmp_path / "p.html")
     assert (code, err) == (0, "")
-    assert "score: 'direct' instead of 'cot'" in read((tmp_path / "p.html").read_text()).words
+    assert "Does 'direct' instead of 'cot' change 'score'?" in read((tmp_path / "p.html").read_text()).words
 
 
 @pytest.mark.parametrize("gaps", [0, 3])
@@ -297,9 +297,9 @@ def test_more_than_two_arms_have_a_page_against_one_of_them(run, written, tmp_pa
     found = wp.read_trials(path)
     several = wp.log_effect(found, reference="direct")
     assert [words for tag, words in page.headings if tag == "h2"] == [
-        "The answer", "What was read, and taken for what", "Missing outcomes", "Effects",
-        "'cot' instead of 'direct'", "'long' instead of 'direct'",
-        "Inside the model", "What may not be claimed", "How to reproduce it",
+        "The answer", "Effects", "'cot' instead of 'direct'", "'long' instead of 'direct'",
+        "What was read, and taken for what", *(["Missing outcomes"] if gaps else []),
+        "What may not be claimed", "How to reproduce it",
     ]  # fmt: skip
     for sentence in several.sentence.split("\n"):
         assert " ".join(sentence.split()) in page.words

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from page_reader import body, read
+from page_reader import body, read, said_twice
 from report_study import GRAPH, HOSTILE, MANIFEST, make_frame, make_mediation, make_picture, make_study
 
 from whyprompt import study_effect
@@ -16,20 +16,19 @@ from whyprompt._words import format_number
 from whyprompt.charts import gain_harm_plot
 from whyprompt.charts.style import GRID, INK, MUTED
 from whyprompt.effects.checks.hidden import sensitivity_report
+from whyprompt.effects.headline import headline
+from whyprompt.effects.outlook import harmed, settles, sure
 from whyprompt.errors import DataError, StoreError, WhypromptError
 from whyprompt.page.page import MAX_BYTES, build_report, write_report
 
 ORDER = [
     "The answer",
-    "The question and the graph",
-    "Design and data",
-    "Overlap and balance",
     "Effects",
-    "Who gains and who is harmed",
-    "If one had only logs",
-    "Sensitivity",
+    "Items that changed",
     "Inside the model: which heads carry it",
     "The two levels joined",
+    "Design and data",
+    "If one had only logs",
     "What may not be claimed",
     "How to reproduce it",
 ]
@@ -44,6 +43,31 @@ def test_the_page_is_well_formed_and_in_order(page):
     assert [text for tag, text in page.headings if tag == "h2"] == ORDER
     assert len([1 for tag, _ in page.headings if tag == "h1"]) == 1
     assert len(page.ids) == len(set(page.ids))
+
+
+def test_no_sentence_stands_twice(page):
+    assert len(page.sentences) > 100
+    assert said_twice(page) == []
+
+
+def test_the_title_is_the_question_and_the_answer_begins_from_what_to_what(small, page):
+    (title,) = [text for tag, text in page.headings if tag == "h1"]
+    assert title == small.study.question
+    first = headline(small.effect.main)
+    answer = small.page[small.page.index('id="answer"') : small.page.index("<nav")]
+    lead = re.search(r'<p class="lead">(.*?)</p>', answer)[1].replace("&#39;", "'")
+    assert lead == first
+    # And the command line's.
+    assert small.effect.summary().split("\n\n")[:2] == [title, first]
+    for said in (sure(small.effect.main), settles(small.effect.main), harmed(small.effect.main)):
+        assert " ".join(said.split()) in read(f"<section {answer}").words
+    assert answer.count("<svg") == 2
+
+
+def test_a_study_without_a_question_asks_it_by_its_arms(small):
+    study = make_study(question=" ", mediation=None)
+    page = read(build_report(study_effect(study, small.frame), None, MANIFEST, study))
+    assert ("h1", "Does 'shots' instead of 'direct' change 'log_prob'?") in page.headings
 
 
 def test_what_is_referred_to_exists(page):
@@ -87,9 +111,12 @@ def test_embedded_results_are_those_of_the_library(small, page):
 def test_sentences_are_those_of_the_results(small, page):
     said = [small.effect.sentence, small.effect.draw.sentence, small.effect.audit.sentence]
     said += [small.mediation.search.sentence, small.mediation.main.inference.sentence]
-    said += [i.sentence for i in small.mediation.differences.values()]
     for sentence in said:
         assert " ".join(sentence.split()) in page.words
+    # What holds of every sweep is said of the first.
+    for inference in small.mediation.differences.values():
+        for one in inference.sentence.split(". "):
+            assert one.rstrip(".") in page.words
 
 
 def test_effect_tables_hold_the_exact_values(small, page):
@@ -213,14 +240,19 @@ def test_the_levels_are_joined_item_by_item(small, page):
 
 
 def test_limits_name_every_assumption_that_was_not_shown_to_hold(small, page):
-    limits = small.page.split('id="limits"')[1].split("</section>")[0]
-    words = read(f'<section id="limits"{limits}</section>').words
+    limits = small.page.split('id="limits"')[1].split("</details>")[0]
+    words = read(f'<div id="limits"{limits}').words
     open_ones = [a for a in small.effect.main.assumptions if a.status != "holds"]
     assert open_ones
     for assumption in open_ones:
         assert repr(assumption.name) in words
-    for warning in (*small.effect.main.warnings, *small.effect.audit.warnings):
+    for warning in small.effect.audit.warnings:
         assert warning in words
+    for warning in small.effect.main.warnings:
+        assert (
+            warning
+            in read(small.page[small.page.index("<body") : small.page.index("<nav")] + "</main></body>").words
+        )
     assert "do not; the joint effect" in words
     assert "the model 'tiny'" in words
     assert page.words.count("On the strength of this page nobody may claim") == 1
@@ -256,8 +288,8 @@ def test_without_pictures_words_and_tables_tell_everything(small, monkeypatch):
 
 def test_without_the_internal_level_the_page_says_so(small):
     page = read(build_report(small.effect, None, MANIFEST, small.study))
-    assert [text for tag, text in page.headings if tag == "h2"] == ORDER
-    assert "The internal level was not run for these trials." in page.words
+    kept = [title for title in ORDER if title not in {ORDER[3], ORDER[4]}]
+    assert [text for tag, text in page.headings if tag == "h2"] == kept
     assert "the internal level was not run" in page.words.split("What may not be claimed")[-1]
     assert json.loads(page.scripts["head-data"]) is None
 
@@ -274,8 +306,10 @@ def test_an_observational_study_shows_its_own_balance_and_claims_no_truth():
     rows = body(page.tables["balance-main"])
     for row in effect.main.balance:
         assert rows[row.covariate][:2] == [row.smd_before, row.smd_after]
-    assert "no truth is here to hold the estimate against" in page.words
-    assert "nobody can see whether an item gains or is harmed" in page.words
+    titles = [text for tag, text in page.headings if tag == "h2"]
+    assert "Overlap and balance" in titles
+    assert not {"If one had only logs", "Items that changed"} & set(titles)
+    assert said_twice(page) == []
     assert body(page.tables["effects"])["overall"][1] == effect.main.estimate
     assert "sensitivity" in page.tables
 
@@ -284,9 +318,15 @@ def test_a_study_without_graph_audit_or_families(small):
     frame = small.frame.drop(columns="task_type")
     plan = make_study(graph=None, mediation=None, effect={"outcome": "log_prob"})
     page = read(build_report(study_effect(plan, frame), None, {}, plan))
-    assert "The study states no causal graph" in page.words
-    assert "The study asks for no audit" in page.words
     assert "not recorded" in page.words
+    # What does not apply is gone, and leaves no title.
+    assert [text for tag, text in page.headings if tag == "h2"] == [
+        "The answer", "Effects", "Items that changed", "Design and data", "What may not be claimed",
+        "How to reproduce it",
+    ]  # fmt: skip
+    for gone in ("causal graph", "audit", "Rosenbaum", "propensity", "overlap"):
+        assert gone not in page.words
+    assert said_twice(page) == []
 
 
 def test_statistical_mediation_is_set_beside_the_intervention(small, page):
@@ -404,3 +444,26 @@ def test_write_report_reads_a_results_folder(small, tmp_path, monkeypatch):
     assert elsewhere.is_file()
     with pytest.raises(StoreError, match="cannot be written"):
         write_report(file, folder, target=tmp_path / "absent" / "page.html")
+
+
+def test_items_that_changed_have_both_prompts_and_answers_side_by_side():
+    settings = {"outcome": "exact_match", "contrast": {"treated": "shots", "control": "direct"}}
+    study = make_study(graph=None, mediation=None, effect=settings, outcomes=["exact_match"], reps=1)
+    frame = make_frame(reps=1)
+    frame["completion"] = [f"{arm} says {i}" for arm, i in zip(frame["arm"], frame["item_id"], strict=True)]
+    effect = study_effect(study, frame)
+    text = build_report(effect, None, MANIFEST, study)
+    items = effect.main.items
+    for way, word in ((1, "higher"), (-1, "lower")):
+        n = int((way * items.changes > 0).sum())
+        assert f"Items whose outcome is {word} under &#39;shots&#39;: {n}" in text
+    unit = items.units[int(np.flatnonzero(items.changes > 0)[0])]
+    part = text[text.index(f"<summary>{unit}: 0 → 1.00</summary>") :]
+    part = part[: part.index("</details>")]
+    left, right = part[part.index('class="sides"') :].split('<div class="side">')[1:]
+    assert "(direct)" in left
+    assert "(shots)" in right
+    assert f"direct says {unit}" in left
+    assert f"shots says {unit}" in right
+    assert 'type="search"' in text
+    assert said_twice(read(text)) == []

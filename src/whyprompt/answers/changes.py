@@ -10,9 +10,12 @@ from whyprompt._words import format_number
 from whyprompt.trials.logs.again import trials_again
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+
+    import pandas as pd
 
     from whyprompt.effects.pairs import PairedItems
+    from whyprompt.effects.result import EffectResult
     from whyprompt.trials.logs.result import ReadTrials
     from whyprompt.trials.readers.record import LoggedTrial
 
@@ -25,12 +28,12 @@ def changed_items(
     """List ``gains`` and ``regressions``, the largest first, with the texts of one trial of each arm.
 
     Each has ``item_id``, its mean outcomes ``control`` and ``treated``, what was asked (``question``, else
-    the prompt that was sent; ``target``) and ``completion_control`` and ``completion_treated``: of several
-    trials those that differ most in the direction of the change. A text that no log has is None. Texts are
-    read from the logs anew, those of changed items alone.
+    the prompt that was sent; ``target``), and ``prompt_control``, ``prompt_treated``, ``completion_control``
+    and ``completion_treated``: of several trials those that differ most in the direction of the change. A
+    text that no log has is None. Texts are read from the logs anew, those of changed items alone.
     """
-    order = sorted(np.flatnonzero(items.changes).tolist(), key=lambda k: -abs(items.changes[k]))
-    shown = _most_apart(found, items, treated, control) if texts else {}
+    order = _order(items)
+    shown = _most_apart(found.frame, found.outcome, items, treated, control) if texts else {}
     told = trials_again(found, [row for both in shown.values() for row in both])
     out: dict[str, list[dict[str, Any]]] = {"gains": [], "regressions": []}
     for k in order:
@@ -44,6 +47,8 @@ def changed_items(
             one |= {
                 "question": _asked(without) or _asked(under),
                 "target": without.target or under.target or None,
+                "prompt_control": without.prompt or None,
+                "prompt_treated": under.prompt or None,
                 "completion_control": without.completion,
                 "completion_treated": under.completion,
             }
@@ -51,13 +56,66 @@ def changed_items(
     return out
 
 
+def changed_trials(frame: pd.DataFrame, effect: EffectResult, *, most: int | None = None) -> Changed:
+    """List ``gains`` and ``regressions`` of a trial table as `changed_items` does, `most` of each.
+
+    A text is None where the table has no column of it (``question``, ``target``, ``prompt``, ``completion``).
+    """
+    items = effect.items
+    assert items is not None
+    ways: dict[str, list[int]] = {"gains": [], "regressions": []}
+    for k in _order(items):
+        ways["gains" if items.changes[k] > 0 else "regressions"].append(k)
+    kept = {k for some in ways.values() for k in some[:most]}
+    shown = _most_apart(frame, effect.outcome, items, effect.treated, effect.control, kept)
+
+    def text(row: int, *names: str) -> str | None:
+        values = (frame[name].iloc[row] for name in names if name in frame)
+        return next((str(v) for v in values if isinstance(v, str) and v), None)
+
+    return {
+        name: [
+            {
+                "item_id": items.units[k],
+                "control": float(items.control[k]),
+                "treated": float(items.treated[k]),
+            }
+            | (
+                {
+                    "question": text(shown[k][0], "question"),
+                    "target": text(shown[k][0], "target", "answer"),
+                    "prompt_control": text(shown[k][0], "prompt"),
+                    "prompt_treated": text(shown[k][1], "prompt"),
+                    "completion_control": text(shown[k][0], "completion"),
+                    "completion_treated": text(shown[k][1], "completion"),
+                }
+                if k in shown
+                else {}
+            )
+            for k in some
+        ]
+        for name, some in ways.items()
+    }
+
+
+def _order(items: PairedItems) -> list[int]:
+    """Give the places of the items that changed, the largest change first."""
+    return sorted(np.flatnonzero(items.changes).tolist(), key=lambda k: -abs(items.changes[k]))
+
+
 def _most_apart(
-    found: ReadTrials, items: PairedItems, treated: str, control: str
+    frame: pd.DataFrame,
+    outcome: str,
+    items: PairedItems,
+    treated: str,
+    control: str,
+    kept: Collection[int] | None = None,
 ) -> dict[int, tuple[int, int]]:
-    """Give the rows of each changed item, control and treated, that differ most in its direction."""
-    changed = {items.units[k]: k for k in np.flatnonzero(items.changes).tolist()}
-    arm, name = found.frame["arm"].to_numpy(), found.frame["item_id"].astype(str).to_numpy()
-    y = found.frame[found.outcome].to_numpy(dtype=float)
+    """Give the rows of each changed item (or of those `kept`), control and treated, that differ most."""
+    places = np.flatnonzero(items.changes).tolist() if kept is None else sorted(kept)
+    changed = {items.units[k]: k for k in places}
+    arm, name = frame["arm"].to_numpy(), frame["item_id"].astype(str).to_numpy()
+    y = frame[outcome].to_numpy(dtype=float)
     rows: dict[int, tuple[list[int], list[int]]] = {k: ([], []) for k in changed.values()}
     for row in np.flatnonzero(~np.isnan(y) & np.isin(arm, [treated, control])).tolist():
         k = changed.get(name[row])

@@ -7,6 +7,7 @@ see it; `width` is that of the whole picture, in pixels. `save_chart` writes one
 from __future__ import annotations
 
 from whyprompt.charts.balance import density_plot, ecdf_plot, love_plot, overlap_plot
+from whyprompt.charts.change import change_plot
 from whyprompt.charts.checks import (
     count_plot,
     draws_plot,
@@ -32,6 +33,7 @@ from whyprompt.charts.uplift import uplift_plot
 __all__ = [
     "attention_plot",
     "audit_plot",
+    "change_plot",
     "count_plot",
     "density_plot",
     "dose_response_plot",

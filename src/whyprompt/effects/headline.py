@@ -225,8 +225,13 @@ def headline(result: _Effect) -> str:
     return f"{_from_to(result)}: {_said(result, what)}{condition(result)}."
 
 
-def _named(result: _Effect) -> str:
-    return "right" if result.outcome.lower() in _RIGHT else repr(result.outcome)
+def outcome_words(result: _Effect) -> str:
+    """Give the title of an axis of means."""
+    return "answers that are right" if _is_right(result) else f"mean of {result.outcome}"
+
+
+def _is_right(result: _Effect) -> bool:
+    return of_shares(result) and result.outcome.lower() in _RIGHT
 
 
 def _from_to(result: _Effect) -> str:
@@ -234,8 +239,11 @@ def _from_to(result: _Effect) -> str:
     if both is None:
         return f"{result.outcome!r} changes by {size_words(result, result.estimate)}"
     before, after = (mean_words(result, value) for value in both)
-    name = f"{before} {_named(result)}" if of_shares(result) else f"{result.outcome!r}, {before} on average,"
-    return f"{name} {'stays at' if before == after else 'becomes'} {after}"
+    if _is_right(result):
+        return f"{before} right {'stays at' if before == after else 'becomes'} {after}"
+    if before == after:
+        return f"{result.outcome!r} stays at {after}"
+    return f"{result.outcome!r} goes from {before} to {after}"
 
 
 def _beside(result: _Effect) -> str:
@@ -243,9 +251,7 @@ def _beside(result: _Effect) -> str:
     if both is None:
         return f"{result.outcome!r} differs by {size_words(result, result.estimate)}"
     before, after = (mean_words(result, value) for value in both)
-    first = (
-        f"{before} {_named(result)}" if of_shares(result) else f"{result.outcome!r} is {before} on average"
-    )
+    first = f"{before} right" if _is_right(result) else f"{result.outcome!r} is {before} on average"
     return f"{first} under {result.control!r} and {after} under {result.treated!r}"
 
 

@@ -42,7 +42,7 @@ def harm_way(result: EffectResult) -> int:
 def sure(result: EffectResult) -> str:
     """Say how sure the verdict is, and by what design."""
     out = [_strength(result)]
-    if likelier := _likelier(result):
+    if (likelier := _likelier(result)) and verdict(result) != "no effect":
         out.insert(0, likelier)
     if result.p_value is not None and not exact_against_interval(result):
         out.append(f"Two-sided p of no average effect: {p_words(result.p_value)}.")
@@ -69,8 +69,9 @@ def _strength(result: EffectResult) -> str:
         return f"Not at all, whatever the numbers ({interval_words(result)})."
     if what == "no interval":
         return "There is no interval, so nothing is said about the size or the sign."
-    if exact := exact_against_interval(result):
-        return exact
+    if exact_against_interval(result) and result.items is not None:
+        p = p_words(result.items.mcnemar_p)
+        return f"The interval and the exact test (McNemar p {p}) disagree, so the sign is not settled."
     if what == "undecided":
         return f"The {level} interval includes zero, so the data do not settle the sign."
     if what in {"no worse", "alike"}:

@@ -135,12 +135,17 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Blocks under a title: a part of the page, the answer set apart, or details that open on demand."""
+    """Blocks under a title: a part of the page, the answer, or details that open on demand.
+
+    A part is folded, with its `gist` beside the title. ``"search"`` holds details that a reader may search,
+    ``"sides"`` two ``"side"``s beside each other.
+    """
 
     name: str
     title: str
     blocks: tuple[Block, ...] = ()
-    kind: Literal["section", "answer", "details"] = "section"
+    kind: Literal["part", "answer", "details", "search", "sides", "side"] = "part"
+    gist: str = ""
 
 
 Block = Text | Figure | Panel | Table | Section

@@ -48,8 +48,8 @@ def _scope(m: Material) -> list[str]:
 _CLAIMS = {
     "fails": "that the difference is an effect of the prompt: {!r} fails its check ({}).",
     "doubtful": "anything that leans on {!r}, which is doubtful: {}.",
-    "untestable": "that {!r} was shown to hold; it was assumed, for no such data can test it: {}.",
-    "not checked": "that {!r} was checked; it was taken for granted: {}.",
+    "untestable": "that {!r} was shown to hold; it was assumed, for no such data can test it.",
+    "not checked": "that {!r} was checked; it was taken for granted.",
 }
 
 
@@ -63,7 +63,7 @@ def assumed(main: EffectResult) -> list[str]:
 
 
 def _warned(m: Material) -> list[str]:
-    out = [f"On the effect: {w}." for w in m.effect.main.warnings]
+    out = []
     if m.effect.draw is not None:
         out += [f"On the adjusted draw: {w}." for w in m.effect.draw.adjusted.warnings]
     if m.effect.audit is not None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from whyprompt import charts
-from whyprompt._words import percent
+from whyprompt._words import counted, p_words, percent
 from whyprompt.charts.rows import rows_used
-from whyprompt.effects.headline import method_words
+from whyprompt.effects.headline import headline, mean_words, means, method_words, of_shares, outcome_words
+from whyprompt.effects.outlook import harmed, settles, sure
 from whyprompt.graph.model import CausalGraph
 from whyprompt.page.blocks import (
     Cell,
@@ -25,10 +26,9 @@ from whyprompt.page.blocks import (
     p_value,
     table,
 )
-from whyprompt.page.strength import effect_strength
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from whyprompt.answers.external import StudyEffect
     from whyprompt.answers.internal import StudyMediation
@@ -63,35 +63,105 @@ class Material:
 
 
 def answer(m: Material) -> list[Block]:
-    """Give the answer in one sentence, and its strength."""
-    _, headline, reasons = effect_strength(m.effect.main)
-    said = [Text(m.effect.sentence, "lead"), Text(headline, label="Strength.", items=reasons)]
-    found = m.mediation
-    if found is not None:
-        inside = (
-            found.sentence if found.search is None else f"On items of {found.tasks}: {found.search.sentence}"
-        )
-        said.append(Text(inside, label="Inside the model."))
-    return [Section("", "", tuple(said), "answer")]
-
-
-def question(m: Material) -> list[Block]:
-    """Show the question and the graph."""
+    """Answer for someone who decides: from what to what, how sure, what would settle it, who is harmed."""
     e = m.effect
-    blocks: list[Block] = [
-        Text(e.question.strip()),
-        Text(
-            f"Compared: the arm {e.contrast.treated!r} in place of {e.contrast.control!r}. Outcome: "
-            f"{e.outcome!r}. A positive number means that the outcome is higher under the first."
+    row, alpha = e.family[0], 1 - e.main.level
+    said = decide_blocks(e.main)
+    if row.p_value is not None and row.p_adjusted is not None and row.p_value < alpha <= row.p_adjusted:
+        text = f"Among the {len(e.family)} questions that the study asks, p is {p_words(row.p_adjusted)}:"
+        said.append(Text(f"{text} such a difference comes by chance.", label="Beware."))
+    return [*said, *noted(e.main.warnings)]
+
+
+def gists(m: Material) -> dict[str, str]:
+    """Give what stands beside the titles of the parts, by their names."""
+    e, found = m.effect, m.mediation
+    out = {"effects": counted(len(e.family), "question")}
+    if e.main.parts:
+        out["effects"] += f", {counted(len(e.main.parts), 'part')}"
+    if e.main.items is not None:
+        out["who"] = f"{e.main.items.higher} higher, {e.main.items.lower} lower"
+    if found is not None:
+        n = len(found.main.inference.heads)
+        out["heads"] = f"{n} heads" if found.search is None else f"a set of {len(found.search.heads)} of {n}"
+    if e.audit is not None:
+        out["logs"] = counted(e.audit["draws"], "draw")
+    return out
+
+
+def decide_blocks(main: EffectResult, *, name: str = "") -> list[Block]:
+    """Give the first screen of an effect; `name` tells its picture from others of the page."""
+    blocks: list[Block] = [Text(headline(main), "lead")]
+    both = means(main)
+    if both is not None:
+        blocks.append(_picture(main, both, name))
+    blocks.append(Text(sure(main), label="How sure."))
+    blocks.append(Text(settles(main), label="What would settle it."))
+    if hurt := harmed(main):
+        blocks.append(Text(hurt, label="Who is harmed."))
+    return blocks
+
+
+def _picture(main: EffectResult, both: tuple[float, float], name: str) -> Figure:
+    low, high = main.ci_low, main.ci_high
+    return draw(
+        f"change{name}",
+        "",
+        lambda w: charts.change_plot(
+            *both,
+            None if low is None or high is None else (low, high),
+            names=(main.control, main.treated),
+            labels=(mean_words(main, both[0]), mean_words(main, both[1])),
+            interval=f"{percent(main.level)} interval of the change",
+            title=outcome_words(main),
+            shares=of_shares(main),
+            width=w,
         ),
+    )
+
+
+def noted(warnings: Sequence[str]) -> list[Block]:
+    """Give warnings, where there are any."""
+    items = tuple(f"{w[:1].upper()}{w[1:].rstrip('.')}." for w in dict.fromkeys(warnings))
+    return [Text("", label="To know.", items=items)] if items else []
+
+
+def design(m: Material) -> list[Block]:
+    """Describe the question, its graph, the design and the data."""
+    e, frame = m.effect, m.effect.frame
+    words = {
+        "paired": "Paired: every item is run under every arm.",
+        "randomized": "Randomised: chance decided which arm an item got.",
+        "observational": "Observational: something other than chance decided which arm an item got.",
+        "instrument": "An instrument: something that moves the outcome through the arm alone moved the arm.",
+        "front_door": "A front door: all that the arm does goes through what was measured on the way.",
+        "rollout": "A roll-out: the arm changed on a date.",
+    }
+    facts: list[tuple[Cell | str, ...]] = [
+        ("design", words[e.design]),
+        ("compared", f"{e.contrast.treated!r} in place of {e.contrast.control!r}"),
+        ("outcome", f"{e.outcome!r}; a positive number: higher under {e.contrast.treated!r}"),
+        ("model", _model(m.manifest)),
+        ("items", count(frame["item_id"].nunique())),
+        ("trials", count(len(frame))),
+        ("repetitions", count(m.study.reps)),
+        ("arms", "; ".join(f"{name} ({arm.kind})" for name, arm in m.study.arms.items())),
+        ("outcomes", ", ".join(o.name for o in m.study.outcomes)),
     ]
+    blocks: list[Block] = [table("Design", ("", "value"), facts, name="design"), *_graph(m)]
+    if "task_type" in frame.columns:
+        blocks.append(_data_table(m))
+    return blocks + _example(m)
+
+
+def _graph(m: Material) -> list[Block]:
+    """Show the causal graph, where the study states one."""
     if m.study.graph is None:
-        text = "The study states no causal graph. Where it had to adjust, it used the items' own covariates."
-        return [*blocks, Text(text, "note")]
+        return []
+    e = m.effect
     graph = CausalGraph.parse(m.study.graph)
     svg = Markup(graph.to_svg("arm", e.outcome))  # noqa: S704 - names are escaped there
     caption = "The causal graph that the study states"
-    blocks.append(Figure("graph", "", caption, "Causal graph", svg, kind="graph"))
     sets = graph.adjustment_sets("arm", e.outcome)
     said = (
         "No set of measured variables identifies the effect from logs."
@@ -104,45 +174,17 @@ def question(m: Material) -> list[Block]:
     )
     if m.paired:
         said += " Here both arms were run on every item, so nothing has to be adjusted for."
-    blocks.append(Text(said))
     roles = graph.roles("arm", e.outcome)
     rows = [
         (name, ", ".join(role), ", ".join(graph.parents(name)) or "nothing named")
         for name, role in roles.items()
     ]
-    blocks.append(
-        details(
-            "The graph in words",
-            table("Variables, their roles and causes", ("variable", "role", "caused by"), rows),
-        )
-    )
-    return blocks
-
-
-def design(m: Material) -> list[Block]:
-    """Describe design and data."""
-    e, frame = m.effect, m.effect.frame
-    words = {
-        "paired": "Paired: every item is run under every arm.",
-        "randomized": "Randomised: chance decided which arm an item got.",
-        "observational": "Observational: something other than chance decided which arm an item got.",
-        "instrument": "An instrument: something that moves the outcome through the arm alone moved the arm.",
-        "front_door": "A front door: all that the arm does goes through what was measured on the way.",
-        "rollout": "A roll-out: the arm changed on a date.",
-    }
-    facts: list[tuple[Cell | str, ...]] = [
-        ("design", words[e.design]),
-        ("model", _model(m.manifest)),
-        ("items", count(frame["item_id"].nunique())),
-        ("trials", count(len(frame))),
-        ("repetitions", count(m.study.reps)),
-        ("arms", "; ".join(f"{name} ({arm.kind})" for name, arm in m.study.arms.items())),
-        ("outcomes", ", ".join(o.name for o in m.study.outcomes)),
+    words = table("Variables, their roles and causes", ("variable", "role", "caused by"), rows)
+    return [
+        Figure("graph", "", caption, "Causal graph", svg, kind="graph"),
+        Text(said),
+        details("The graph in words", words),
     ]
-    blocks: list[Block] = [table("Design", ("", "value"), facts, name="design")]
-    if "task_type" in frame.columns:
-        blocks.append(_data_table(m))
-    return blocks + _example(m)
 
 
 def _model(manifest: dict[str, Any]) -> str:
@@ -185,29 +227,8 @@ def _example(m: Material) -> list[Block]:
 
 
 def overlap(m: Material) -> list[Block]:
-    """Show overlap and balance."""
-    main = m.effect.main
-    blocks: list[Block] = []
-    if main.items is not None:
-        blocks.append(
-            Text(
-                "Each item is its own control: the two arms hold the same items, so every covariate is "
-                "balanced exactly and overlap is complete, whatever was measured or not."
-            )
-        )
-        if m.effect.draw is None:
-            return blocks
-        blocks.append(
-            Text(
-                "Overlap and balance matter where only one arm an item is at hand. The pictures below are "
-                "of such a draw from this study, made by a stated confounded rule and adjusted as logs "
-                "would have to be."
-            )
-        )
-        shown, where = m.effect.draw.adjusted, "draw"
-    else:
-        shown, where = main, "main"
-    return blocks + overlap_blocks(shown, where)
+    """Show overlap and balance, where rows are compared and not items with themselves."""
+    return [] if m.paired else overlap_blocks(m.effect.main, "main")
 
 
 def overlap_blocks(result: EffectResult, where: str) -> list[Block]:
@@ -272,7 +293,7 @@ def effects(m: Material) -> list[Block]:
     beside = None
     if e.draw is not None:
         beside = {f"logs, by {method_words(e.draw.adjusted.method)}": (e.draw.adjusted, e.draw.truth)}
-    blocks: list[Block] = [Text(main.sentence), *effect_blocks(main, beside)]
+    blocks: list[Block] = [Text(_sentence(m)), *effect_blocks(main, beside)]
     if len(e.family) > 1:
         rows = [
             (
@@ -307,6 +328,14 @@ def effects(m: Material) -> list[Block]:
         )
     blocks.append(assumption_table(main))
     return blocks
+
+
+def _sentence(m: Material) -> str:
+    """Give the whole sentence, without what is a warning on the first screen."""
+    said = m.effect.sentence
+    for warning in m.effect.main.warnings:
+        said = said.replace(f" {warning.rstrip('.')}.", "")
+    return said
 
 
 def effect_blocks(

@@ -30,8 +30,7 @@ def heads(m: Material) -> list[Block]:
     """Show which heads carry the effect."""
     found = m.mediation
     if found is None:
-        text = "The internal level was not run for these trials. To run it: whyprompt mediate STUDY."
-        return [Text(text, "note")]
+        return []
     main = found.main
     inference = main.inference
     blocks: list[Block] = [
@@ -160,14 +159,13 @@ def _floor(found: StudyMediation) -> list[Block]:
 
 def _contrasts(found: StudyMediation) -> list[Block]:
     out: list[Block] = [
-        details(f"Further contrast: {study.name}", *_one_contrast(study, found.outcome))
-        for study in found.further
+        details(f"Further contrast: {study.name}", *_one_contrast(study, found)) for study in found.further
     ]
     for number, (name, inference) in enumerate(found.differences.items()):
         slug = f"difference-{number}"
         blocks: tuple[Block, ...] = (
             Text("What follows is of the difference of the two sweeps, first less second, head by head."),
-            Text(inference.sentence),
+            Text(_unsaid(inference.sentence, found.main.inference.sentence)),
             draw(
                 slug,
                 f"Difference of the heads' effects: {name}",
@@ -182,14 +180,23 @@ def _contrasts(found: StudyMediation) -> list[Block]:
     return out
 
 
-def _one_contrast(study: HeadStudy, outcome: str) -> tuple[Block, ...]:
+def _unsaid(sentence: str, said: str) -> str:
+    """Give what a text says beyond another: of two sweeps much holds alike."""
+    every = sentence.split(". ")
+    known = {one.rstrip(".") for one in said.split(". ")}
+    new = [one for one in every if one.rstrip(".") not in known]
+    text = ". ".join(new).rstrip(".") + "."
+    return text if len(new) == len(every) else f"{text} Beyond that, what is said of the first sweep."
+
+
+def _one_contrast(study: HeadStudy, found: StudyMediation) -> tuple[Block, ...]:
     slug = f"contrast-{study.contrast.treated}-{study.contrast.control}"
     return (
-        Text(study.inference.sentence),
+        Text(_unsaid(study.inference.sentence, found.main.inference.sentence)),
         draw(
             slug,
             f"Effect of every head, {study.name}",
-            lambda w: charts.head_heatmap(study.inference, outcome=outcome, width=w),
+            lambda w: charts.head_heatmap(study.inference, outcome=found.outcome, width=w),
             narrow=False,
         ),
         _head_table(study.inference, f"The heads with the largest effects, {study.name}", slug),
@@ -200,7 +207,7 @@ def levels(m: Material) -> list[Block]:
     """Set the two levels side by side."""
     found = m.mediation
     if found is None:
-        return [Text("There is one level only: the internal one was not run.", "note")]
+        return []
     same = (
         m.paired
         and found.outcome == m.effect.outcome

@@ -8,8 +8,9 @@ import numpy as np
 
 from whyprompt import charts
 from whyprompt._words import format_number, p_words
-from whyprompt.effects.paired_items import change_words
+from whyprompt.answers.changes import changed_trials
 from whyprompt.page.blocks import Text, count, draw, num, table
+from whyprompt.page.changed import LISTED, Texts, changed_items
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,10 +20,17 @@ if TYPE_CHECKING:
     from whyprompt.page.blocks import Block, Cell
     from whyprompt.page.external import Material
 
+# Bytes of texts on a study's page, which may hold attention too: shown at once, and behind what is cut.
+_ROOM = (400_000, 300_000)
+
 
 def who(m: Material) -> list[Block]:
-    """Show who gains and who is harmed."""
-    return item_blocks(m.effect.main, m.tasks)
+    """Show who gains and who is harmed, and the items whose outcome changed."""
+    main = m.effect.main
+    if main.items is None:
+        return []
+    changed = changed_trials(m.effect.frame, main, most=LISTED)
+    return [*item_blocks(main, m.tasks), *changed_items(changed, main, Texts(*_ROOM, where="trial table"))]
 
 
 def item_blocks(
@@ -33,14 +41,10 @@ def item_blocks(
     `name` tells the picture from those of other effects on the page.
     """
     found = main.items
-    if found is None:
-        text = (
-            "With one arm an item nobody can see whether an item gains or is harmed. Run both arms on "
-            "the same items (design: paired) to see it."
-        )
-        return [Text(text)]
+    assert found is not None
+    more = item_words(found)
     blocks: list[Block] = [
-        Text(item_words(found)),
+        *([Text(more)] if more else []),
         draw(
             f"gain-harm{name}",
             f"Every item's change, sorted{f' within its {kind}' if tasks else ''}",
@@ -87,15 +91,13 @@ def item_blocks(
 
 
 def item_words(found: PairedItems) -> str:
-    """Say how single items fare and what that rests on."""
-    said = change_words(found)
-    said = f"{said[0].upper()}{said[1:]}."
+    """Say what the counts of single items rest on."""
     if found.noise == "none":
-        return f"{said} Another wording, or other shots, may move the same item the other way."
+        return "Another wording, or other shots, may move the same item the other way."
     if found.gain_at_least is None:
-        return said
-    said += (
-        f" In these trials the outcome was higher on average for {found.higher} of {len(found.units)} items"
+        return ""
+    said = (
+        f"In these trials the outcome was higher on average for {found.higher} of {len(found.units)} items"
         f" and lower for {found.lower}: that alone is what noise makes of items without any effect, too."
     )
     if found.noise == "shared":

@@ -88,8 +88,6 @@ def missing_blocks(found: ReadTrials) -> list[Block]:
         reasons = [(arm, cut(why), count(n)) for arm, whys in by_arm.items() for why, n in whys.items()]
         if reasons:
             blocks.append(some(caption, head, reasons, name=name))
-    if not found.missing:
-        blocks.insert(0, Text("No outcome is missing in the trials that were read."))
     return blocks
 
 

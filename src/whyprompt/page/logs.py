@@ -10,6 +10,7 @@ from whyprompt.effects.checks.hidden import sensitivity_report
 from whyprompt.effects.headline import method_words
 from whyprompt.errors import EstimationError
 from whyprompt.page.blocks import Cell, Text, details, draw, interval, num, p_value, table
+from whyprompt.page.external import overlap_blocks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,13 +24,7 @@ def logs(m: Material) -> list[Block]:
     """Show what one would have found with one arm an item."""
     e = m.effect
     if e.draw is None:
-        text = (
-            "The study asks for no audit: effect.audit in the study file draws one arm of each item by a "
-            "stated rule and holds the estimate against the truth."
-            if m.paired
-            else "These are such data: one arm an item, so no truth is here to hold the estimate against."
-        )
-        return [Text(text)]
+        return []
     drawn = e.draw
     blocks: list[Block] = [
         Text(
@@ -53,6 +48,7 @@ def logs(m: Material) -> list[Block]:
     if e.audit is not None:
         audited = e.audit
         blocks.append(Text(audited.sentence))
+        lines = f"{counted(audited['draws'], 'draw')}; lines are the Monte Carlo error that so many leave."
         for what, words in (
             ("bias", "Bias of each method over the draws"),
             ("coverage", "How often each method's interval holds the truth"),
@@ -64,8 +60,7 @@ def logs(m: Material) -> list[Block]:
                         f"audit-{what}",
                         words,
                         lambda w, what=what: charts.audit_plot(audited, what=what, width=w),  # type: ignore[misc]
-                        caption=f"{counted(audited['draws'], 'draw')}; lines are the Monte Carlo error that"
-                        " so many leave.",
+                        caption=lines if what == "bias" else "",
                     )
                 )
         rows = [
@@ -88,7 +83,10 @@ def logs(m: Material) -> list[Block]:
                 name="audit",
             )
         )
-    return blocks
+    text = "How far such an estimate can be trusted is looked at as that of logs would be:"
+    blocks.append(Text(text))
+    blocks.append(details("Overlap and balance in the draw", *overlap_blocks(drawn.adjusted, "draw")))
+    return [*blocks, details("Sensitivity of the adjusted draw", *hidden_blocks(drawn.table, drawn.adjusted))]
 
 
 def _rule(m: Material) -> str:
@@ -99,25 +97,12 @@ def _rule(m: Material) -> str:
 
 
 def sensitivity(m: Material) -> list[Block]:
-    """Say what an unmeasured cause could do."""
+    """Say what an unmeasured cause could do, where rows are compared and no lot decided their arms."""
     e = m.effect
-    blocks: list[Block] = []
-    if m.paired:
-        text = (
-            "The paired effect has no confounder to be sensitive to: both outcomes of each item were "
-            "observed. It can still move with the items drawn (its interval) and with the seeds (its "
-            "repetitions, above)."
-        )
-        blocks.append(Text(text))
-        if e.draw is None:
-            return blocks
-        blocks.append(Text("What follows is for the adjusted estimate from one arm an item."))
-        result, frame = e.draw.adjusted, e.draw.table
-    else:
-        result = e.main
-        both = e.frame["arm"].isin([e.contrast.treated, e.contrast.control])
-        frame = e.frame[both]
-    return blocks + hidden_blocks(frame, result)
+    drawn = any(a.name == "exchangeability" and a.status == "holds" for a in e.main.assumptions)
+    if m.paired or drawn or e.main.pictures:
+        return []
+    return hidden_blocks(e.frame[e.frame["arm"].isin([e.contrast.treated, e.contrast.control])], e.main)
 
 
 def hidden_blocks(frame: pd.DataFrame, result: EffectResult) -> list[Block]:

@@ -14,7 +14,13 @@ from whyprompt.answers.logs import compared_rows
 from whyprompt.page.blocks import Figure, Section, Text, count, details, num, table
 from whyprompt.page.changed import changed_items
 from whyprompt.page.closing import assumed
-from whyprompt.page.external import assumption_table, effect_blocks, overlap_blocks
+from whyprompt.page.external import (
+    assumption_table,
+    decide_blocks,
+    effect_blocks,
+    noted,
+    overlap_blocks,
+)
 from whyprompt.page.items import item_blocks
 from whyprompt.page.log_read import (
     CHARS,
@@ -27,7 +33,6 @@ from whyprompt.page.log_read import (
     some,
 )
 from whyprompt.page.logs import hidden_blocks
-from whyprompt.page.strength import effect_strength
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,33 +60,46 @@ def log_sections(compared: RunComparison, effect: EffectResult) -> list[Section]
     `effect` is of `log_effect`, and `compared` of `compare_runs`, for the same two arms of the same logs.
     """
     found = compared.trials
-    read = read_blocks(found, (effect.control, effect.treated))
-    missing = [*missing_blocks(found), *gone_blocks(effect)]
     parts = pair_parts(compared, effect)
+    gone = [*missing_blocks(found), *gone_blocks(effect)]
+    every: dict[str, tuple[str, Sequence[Block]]] = {
+        "answer": ("The answer", _answer(compared, effect)),
+        **{name: parts[name] for name in ("effects", "who", "differs") if name in parts},
+        "read": ("What was read, and taken for what", read_blocks(found, (effect.control, effect.treated))),
+        "design": parts["design"],
+        "missing": ("Missing outcomes", gone),
+        **{name: parts[name] for name in ("overlap", "sensitivity") if name in parts},
+        "limits": ("What may not be claimed", limits(found, [effect])),
+        "reproduce": ("How to reproduce it", _reproduce(compared, effect)),
+    }
+    gists = {"who": "", "differs": counted(len(compared.differences), "setting")}
+    if effect.items is not None:
+        gists["who"] = f"{effect.items.higher} higher, {effect.items.lower} lower"
+    if effect.parts:
+        gists["effects"] = counted(len(effect.parts), "part")
     return [
-        Section("answer", "The answer", tuple(_answer(compared, effect))),
-        Section("read", "What was read, and taken for what", tuple(read)),
-        *(Section(name, *parts[name]) for name in ("design", "differs")),
-        Section("missing", "Missing outcomes", tuple(missing)),
-        *(Section(name, *parts[name]) for name in ("effects", "who", "noise", "sensitivity")),
-        Section("heads", "Inside the model", (inside(),)),
-        Section("limits", "What may not be claimed", tuple(limits(found, [effect]))),
-        Section("reproduce", "How to reproduce it", tuple(_reproduce(compared, effect))),
+        Section(name, title, tuple(blocks), "answer" if name == "answer" else "part", gists.get(name, ""))
+        for name, (title, blocks) in every.items()
+        if blocks
     ]
 
 
 def pair_parts(
     compared: RunComparison, effect: EffectResult, *, name: str = ""
 ) -> dict[str, tuple[str, tuple[Block, ...]]]:
-    """Give the titles and blocks of what is of two arms alone; `name` tells its pictures from others'."""
-    return {
-        "design": ("Items, pairing and design", tuple(_design(compared, effect, name))),
-        "differs": ("What else differed", tuple(_differs(compared, effect, name))),
-        "effects": ("Effects", tuple(_effects(effect, name))),
-        "who": ("Which items rise and which fall", tuple(_items(compared, effect, name))),
-        "noise": ("Is it noise?", tuple(_noise(compared))),
-        "sensitivity": ("Sensitivity", tuple(_sensitivity(compared, effect))),
+    """Give the titles and blocks of what is of two arms alone, and applies; `name` tells their pictures."""
+    found = compared.trials
+    parts: dict[str, tuple[str, list[Block]]] = {
+        "design": ("Items, pairing and design", _design(compared, effect)),
+        "differs": ("What else differed", _differs(compared, effect, name)),
+        "effects": ("Effects", _effects(effect, name)),
+        "who": ("Items that changed", _items(compared, effect, name)),
     }
+    if effect.items is None:
+        parts["overlap"] = ("Overlap and balance", overlap_blocks(effect, f"main{name}"))
+        if not any(a.name == "exchangeability" and a.status == "holds" for a in effect.assumptions):
+            parts["sensitivity"] = ("Sensitivity", hidden_blocks(compared_rows(found, effect), effect))
+    return {key: (title, tuple(blocks)) for key, (title, blocks) in parts.items() if blocks}
 
 
 def said_of(effect: EffectResult | EffectsResult) -> str:
@@ -90,28 +108,15 @@ def said_of(effect: EffectResult | EffectsResult) -> str:
 
 
 def _answer(compared: RunComparison, effect: EffectResult) -> list[Block]:
-    found = compared.trials
-    said = [Text(said_of(effect), "lead"), strength(found, effect), *beware(found)]
-    return [Section("", "", tuple(said), "answer")]
+    return [*decide_blocks(effect), *noted([*compared.trials.warnings, *effect_warnings(compared, effect)])]
 
 
-def strength(found: ReadTrials, effect: EffectResult, *, of: str = "") -> Text:
-    """Say how strong an effect is; `of` names it among others."""
-    label = f"Strength{of}."
-    if found.figures.get("same_prompts"):
-        words = "None: both arms were sent the same prompts, so that whatever differs is noise."
-        return Text(words, label=label)
-    _, headline, reasons = effect_strength(effect)
-    return Text(headline, label=label, items=reasons)
+def effect_warnings(compared: RunComparison, effect: EffectResult) -> list[str]:
+    """Give the warnings of an effect that are not those of what was read."""
+    return [text for text in effect.warnings if text not in compared.trials.warnings]
 
 
-def beware(found: ReadTrials) -> list[Text]:
-    """Give the warnings of what was read, where there are any."""
-    warned = tuple(f"{w[:1].upper()}{w[1:]}." for w in found.warnings)
-    return [Text("What was read has warnings:", label="Beware.", items=warned)] if warned else []
-
-
-def _design(compared: RunComparison, effect: EffectResult, name: str) -> list[Block]:
+def _design(compared: RunComparison, effect: EffectResult) -> list[Block]:
     found = compared.trials
     p = found.pairing
     paired = effect.items is not None
@@ -141,16 +146,12 @@ def _design(compared: RunComparison, effect: EffectResult, name: str) -> list[Bl
     facts += [(words, count(n)) for words, n in further.items() if n]
     blocks: list[Block] = [table("Design", ("", "value"), facts, name="design")]
     if paired:
-        text = (
-            "Each item is its own control: the two arms hold the same items, so nothing that an item"
-            " brings along differs between them, whatever the logs tell of it."
-        )
-        return [*blocks, Text(text)]
+        return blocks
     text = (
         "The arms hold other items, so that what decided which item got which arm may be what the"
-        " difference shows. Below is how far the arms can be compared."
+        " difference shows."
     )
-    return [*blocks, Text(text), *overlap_blocks(effect, f"main{name}")]
+    return [*blocks, Text(text)]
 
 
 def _sentences(compared: RunComparison) -> tuple[list[str], str]:
@@ -162,12 +163,14 @@ def _sentences(compared: RunComparison) -> tuple[list[str], str]:
 
 def _differs(compared: RunComparison, effect: EffectResult, name: str) -> list[Block]:
     found = compared.trials
-    blocks: list[Block] = [Text(text) for text in _sentences(compared)[0]]
     rows = []
     for role, path, one, other, told in compared.to_frame().itertuples(index=False):
         # Of two long texts what differs, or both would be cut before it.
         sides = (one, other) if max(len(one), len(other)) <= CHARS else text_difference(one, other)
         rows.append((_ROLES.get(role, role), path, *map(cut, sides), told))
+    if not rows:
+        return []
+    blocks: list[Block] = [Text(text) for text in _sentences(compared)[0]]
     if rows:
         head = ("kind", "setting", effect.control, effect.treated, "told from the arm?")
         blocks.append(some("Settings that differ between the two arms", head, rows, name="differs"))
@@ -198,25 +201,21 @@ def _effects(effect: EffectResult, name: str) -> list[Block]:
 
 
 def _items(compared: RunComparison, effect: EffectResult, name: str) -> list[Block]:
+    if effect.items is None:
+        return []
     frame = compared.trials.frame
     tasks = {}
     if "task_type" in frame:
         tasks = dict(zip(frame["item_id"].astype(str), frame["task_type"].astype(str), strict=True))
     blocks = item_blocks(effect, tasks, kind="task", name=name)
-    return blocks if effect.items is None else blocks + changed_items(compared.changed, effect)
+    return [*blocks, *_noise(compared), *changed_items(compared.changed, effect)]
 
 
 def _noise(compared: RunComparison) -> list[Block]:
+    """Say how many items change between repeats of one arm, beside those that change between the arms."""
     found = compared.trials
-    blocks: list[Block] = []
-    if found.figures.get("same_prompts"):
-        text = "Both arms were sent the same prompts in every item: their difference is an A/A comparison."
-        blocks.append(Text(text))
-    text = _sentences(compared)[1] or (
-        "No item was run under both arms, so that no item's outcome is seen to change. The interval"
-        " covers chance in the average."
-    )
-    blocks.append(Text(text))
+    said = _sentences(compared)[1]
+    blocks: list[Block] = [Text(said)] if said else []
     if found.flicker:
         flicker = {arm: f for arm, f in found.flicker.items() if arm in {compared.control, compared.treated}}
         rows = [(arm, count(f["cells"]), count(f["vary"])) for arm, f in flicker.items()]
@@ -226,28 +225,6 @@ def _noise(compared: RunComparison) -> list[Block]:
             Text("What repeats of one arm differ by is no effect. Repeats are averaged within their item.")
         )
     return blocks
-
-
-def _sensitivity(compared: RunComparison, effect: EffectResult) -> list[Block]:
-    found = compared.trials
-    if effect.items is None:
-        return hidden_blocks(compared_rows(found, effect), effect)
-    text = (
-        "The paired effect has no confounder of items to be sensitive to: both outcomes of each item were"
-        " observed. It can still move with the items drawn (its interval), with chance in the answers,"
-        " and with whatever else differed between the runs."
-    )
-    return [Text(text)]
-
-
-def inside() -> Text:
-    """Say that logs tell nothing of what happens inside the model."""
-    text = (
-        "This page has no internal part. Logs hold what a model answered and nothing of how it came to"
-        " it: which attention heads carry the change is seen only by running the model, as a study does"
-        " (whyprompt mediate)."
-    )
-    return Text(text, "note")
 
 
 def limits(found: ReadTrials, effects: Sequence[EffectResult]) -> list[Block]:
@@ -276,13 +253,10 @@ def limits(found: ReadTrials, effects: Sequence[EffectResult]) -> list[Block]:
             "that an item whose outcome was higher once is higher always: single differences hold the"
             " chance of sampling."
         )
-    own: list[str] = []
     for effect in effects:
         of = f"{effect.treated!r} instead of {effect.control!r}: " if len(effects) > 1 else ""
         claims += [f"{of}{claim}" for claim in assumed(effect)]
-        own += [f"{of}{w}." if of else f"{w[:1].upper()}{w[1:]}." for w in effect.warnings]
-    blocks: list[Block] = [Text("On the strength of this page nobody may claim:", items=tuple(claims))]
-    return blocks + ([Text("Warnings that the results carry:", items=tuple(own))] if own else [])
+    return [Text("On the strength of this page nobody may claim:", items=tuple(dict.fromkeys(claims)))]
 
 
 def _reproduce(compared: RunComparison, effect: EffectResult) -> list[Block]:

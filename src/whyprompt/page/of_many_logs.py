@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from whyprompt import charts
 from whyprompt._words import percent
 from whyprompt.charts.rows import rows_used
+from whyprompt.effects.headline import headline
 from whyprompt.page.blocks import Section, Text, count, details, draw, interval, num, p_value, suffixed, table
-from whyprompt.page.external import assumption_table
+from whyprompt.page.external import assumption_table, decide_blocks, noted
 from whyprompt.page.log_read import again_blocks, gone_blocks, missing_blocks, read_blocks, report_command
-from whyprompt.page.of_logs import beware, inside, limits, pair_parts, said_of, strength
+from whyprompt.page.of_logs import effect_warnings, limits, pair_parts, said_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,26 +32,37 @@ def many_sections(
     """
     found = pairs[0][0].trials
     effects = [effect for _, effect in pairs]
+    every: dict[str, tuple[str, Sequence[Block]]] = {
+        "answer": ("The answer", _answer(several, pairs)),
+        "effects": ("Effects", _effects(several)),
+        **{f"arm-{place}": _pair(place, *pair) for place, pair in enumerate(pairs, start=1)},
+        "read": ("What was read, and taken for what", read_blocks(found, found.arms)),
+        "missing": ("Missing outcomes", missing_blocks(found)),
+        "limits": ("What may not be claimed", limits(found, effects)),
+        "reproduce": ("How to reproduce it", _reproduce(several, found)),
+    }
     return [
-        Section("answer", "The answer", (_answer(several, found, effects),)),
-        Section("read", "What was read, and taken for what", tuple(read_blocks(found, found.arms))),
-        Section("missing", "Missing outcomes", tuple(missing_blocks(found))),
-        Section("effects", "Effects", tuple(_effects(several))),
-        *(_pair(place, compared, effect) for place, (compared, effect) in enumerate(pairs, start=1)),
-        Section("heads", "Inside the model", (inside(),)),
-        Section("limits", "What may not be claimed", tuple(limits(found, effects))),
-        Section("reproduce", "How to reproduce it", tuple(_reproduce(several, found))),
+        Section(name, title, tuple(blocks), "answer" if name == "answer" else "part")
+        for name, (title, blocks) in every.items()
+        if blocks
     ]
 
 
-def _answer(several: EffectsResult, found: ReadTrials, effects: Sequence[EffectResult]) -> Section:
-    first, *rest = said_of(several).split("\n")
-    strong = [
-        strength(found, effect, of=f", {effect.treated!r} instead of {effect.control!r}, by itself")
-        for effect in effects
+def _answer(several: EffectsResult, pairs: Sequence[tuple[RunComparison, EffectResult]]) -> list[Block]:
+    first = said_of(several).split("\n")[0]
+    each = tuple(f"{effect.treated!r}: {headline(effect)}" for _, effect in pairs)
+    warned = [f"{e.treated!r}: {w}" for compared, e in pairs for w in effect_warnings(compared, e)]
+    return [
+        Text(first, "lead"),
+        draw(
+            "forest",
+            "",
+            lambda w: charts.forest_plot(several, width=w),
+            caption=f"Lines are {percent(several.level)} intervals, each by itself.",
+        ),
+        Text("", label=f"Each in place of {several.control!r}, by itself.", items=each),
+        *noted([*pairs[0][0].trials.warnings, *warned]),
     ]
-    said = (Text(first, "lead"), *(Text(text) for text in rest), *strong, *beware(found))
-    return Section("", "", said, "answer")
 
 
 def _effects(several: EffectsResult) -> list[Block]:
@@ -68,12 +80,6 @@ def _effects(several: EffectsResult) -> list[Block]:
         for row in several.parts
     ]
     blocks: list[Block] = [
-        draw(
-            "forest",
-            f"Every other arm in place of {several.control!r}",
-            lambda w: charts.forest_plot(several, width=w),
-            caption=f"Lines are {percent(several.level)} intervals, each by itself.",
-        ),
         table(
             f"Every other arm in place of {several.control!r}, by itself and adjusted for their number"
             f" ({several.adjustment})",
@@ -88,15 +94,18 @@ def _effects(several: EffectsResult) -> list[Block]:
     return [*blocks, assumption_table(several)]
 
 
-def _pair(place: int, compared: RunComparison, effect: EffectResult) -> Section:
+def _pair(place: int, compared: RunComparison, effect: EffectResult) -> tuple[str, Sequence[Block]]:
     """Show one comparison as a page of two arms does, each of its parts on demand."""
     parts = pair_parts(compared, effect, name=f"-{place}")
     gone = gone_blocks(effect)
-    shown: list[Block] = [Text(said_of(effect)), *(details(title, *some) for title, some in parts.values())]
+    # The headline is on the first screen.
+    first = [
+        block for block in decide_blocks(effect, name=f"-{place}") if getattr(block, "kind", "") != "lead"
+    ]
+    shown: list[Block] = [*first, *(details(title, *some) for title, some in parts.values())]
     if gone:
         shown.append(details("Missing outcomes", *gone))
-    title = f"{effect.treated!r} instead of {effect.control!r}"
-    return Section(f"arm-{place}", title, suffixed(shown, f"-{place}"))
+    return f"{effect.treated!r} instead of {effect.control!r}", suffixed(shown, f"-{place}")
 
 
 def _reproduce(several: EffectsResult, found: ReadTrials) -> list[Block]:

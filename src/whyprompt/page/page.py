@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from whyprompt._files import read_json, whole_file
 from whyprompt.charts import render
+from whyprompt.effects.headline import question as asked
 from whyprompt.errors import DataError, StoreError, WhypromptError
 from whyprompt.page import closing, external, internal, items, logs
 from whyprompt.page.blocks import Section
@@ -35,17 +36,17 @@ _UNSEEN = dict.fromkeys(
     [*{*range(32)} - {9, 10, 13}, 127, *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"
 )
 
+# What gives no blocks does not apply, and is left out.
 _PARTS = {
     "answer": ("The answer", external.answer),
-    "question": ("The question and the graph", external.question),
-    "design": ("Design and data", external.design),
-    "overlap": ("Overlap and balance", external.overlap),
     "effects": ("Effects", external.effects),
-    "who": ("Who gains and who is harmed", items.who),
-    "logs": ("If one had only logs", logs.logs),
-    "sensitivity": ("Sensitivity", logs.sensitivity),
+    "who": ("Items that changed", items.who),
     "heads": ("Inside the model: which heads carry it", internal.heads),
     "levels": ("The two levels joined", internal.levels),
+    "design": ("Design and data", external.design),
+    "overlap": ("Overlap and balance", external.overlap),
+    "sensitivity": ("Sensitivity", logs.sensitivity),
+    "logs": ("If one had only logs", logs.logs),
     "limits": ("What may not be claimed", closing.limits),
     "reproduce": ("How to reproduce it", closing.reproduce),
 }
@@ -89,8 +90,13 @@ def build_report(
         if other is not None and other.study != study.name:
             raise DataError(f"{what} is of the study {other.study!r}, and the page is of {study.name!r}")
     material = Material(effect=effect, mediation=mediation, manifest=dict(manifest), study=study)
-    sections = [Section(name, title, tuple(part(material))) for name, (title, part) in _PARTS.items()]
-    title = f"{study.name}: what the change of prompt causes"
+    gists = external.gists(material)
+    sections = [
+        Section(name, title, tuple(blocks), "answer" if name == "answer" else "part", gists.get(name, ""))
+        for name, (title, part) in _PARTS.items()
+        if (blocks := part(material))
+    ]
+    title = " ".join(study.question.split()) or asked(effect.main)
     results = {
         "effect": effect.to_dict(),
         "mediation": None if mediation is None else mediation.to_dict(),
@@ -246,10 +252,12 @@ def _log_page(found: ReadTrials, effect: EffectResult | EffectsResult) -> str:
         raise DataError("the effect is not of these logs", hint="log_effect(found)")
     of = [compare_runs(found, treated=one, control=other, level=effect.level) for one, other in named]
     if isinstance(effect, EffectResult):
-        title = f"{effect.outcome}: {effect.treated!r} instead of {effect.control!r}"
+        title = asked(effect)
         sections = log_sections(of[0], effect)
     else:
-        title = f"{effect.outcome}: {len(named)} arms in place of {effect.control!r}"
+        arms = [repr(arm) for arm, _ in named]
+        others = f"{', '.join(arms[:-1])} or {arms[-1]}" if len(arms) < 5 else f"one of {len(arms)} arms"
+        title = f"Does {others} instead of {effect.control!r} change {effect.outcome!r}?"
         design = str(effect.figures.get("design") or "") or None
         each = [
             # Of two named arms it is of these.

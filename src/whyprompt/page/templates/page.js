@@ -35,6 +35,48 @@
   document.addEventListener("toggle", reach, true);
   reach();
 
+  /* What a link goes to is opened; what holds it, too. */
+  var unfold = function () {
+    var target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    var closed = [];
+    for (var box = target; box; box = box.parentElement) {
+      if (box.tagName === "DETAILS" && !box.open) { box.open = true; closed.push(box); }
+    }
+    if (closed.length) { target.scrollIntoView({ behavior: "instant" }); }
+  };
+  window.addEventListener("hashchange", unfold);
+  document.querySelectorAll("nav a").forEach(function (link) {
+    link.addEventListener("click", function () { if (link.hash === location.hash) { unfold(); } });
+  });
+  unfold();
+  var parts = document.querySelectorAll("details.part"), all = document.getElementById("all");
+  all.addEventListener("click", function () {
+    var open = Array.prototype.some.call(parts, function (d) { return !d.open; });
+    parts.forEach(function (d) { d.open = open; });
+  });
+  document.addEventListener("toggle", function () {
+    var open = Array.prototype.some.call(parts, function (d) { return !d.open; });
+    all.textContent = open ? "Open all parts" : "Fold all parts";
+  }, true);
+
+  /* Items are searched by all of their text. */
+  document.querySelectorAll(".search").forEach(function (list) {
+    var box = list.querySelector("input"), told = list.querySelector("output");
+    var groups = list.querySelectorAll(":scope > details"), items = list.querySelectorAll(":scope > details > details");
+    var texts = null;
+    box.addEventListener("input", function () {
+      var words = box.value.toLowerCase().split(/\s+/).filter(Boolean), left = 0;
+      texts = texts || Array.prototype.map.call(items, function (d) { return d.textContent.toLowerCase(); });
+      items.forEach(function (d, i) {
+        var found = words.every(function (w) { return texts[i].indexOf(w) >= 0; });
+        d.hidden = !found;
+        left += found ? 1 : 0;
+      });
+      if (words.length) { groups.forEach(function (d) { d.open = true; }); }
+      told.textContent = words.length ? left + " of " + items.length : "";
+    });
+  });
+
   /* What is folded on the screen is open on paper. */
   var folded = [];
   window.addEventListener("beforeprint", function () {
@@ -85,7 +127,7 @@
       var k = Number(strip.dataset.picture), p = data.pictures[k], row = p.rows[String(at)];
       var known = row !== undefined;
       strip.classList.toggle("absent", !known);
-      strip.querySelectorAll(".tokens, .mass, .small").forEach(function (e) { e.hidden = !known; });
+      strip.querySelectorAll(".tokens, .mass").forEach(function (e) { e.hidden = !known; });
       var gone = strip.querySelector(".gone");
       if (!known && !gone) {
         gone = document.createElement("p");
