@@ -63,17 +63,38 @@ def _bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
         yield report
 
 
+def time_words(seconds: float) -> str:
+    """Write a time that is roughly known.
+
+    Examples
+    --------
+    >>> time_words(0.2), time_words(48), time_words(200), time_words(9000)
+    ('1 s', '48 s', '3 min', '2 h 30 min')
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def _lines(title: str) -> Iterator[Callable[[int, int, str], None]]:
     shown_at, shown = 0.0, ""
+    # Where the work of this kind began: what was done before this run says nothing of its pace.
+    begun: tuple[int, float, int] | None = None
 
     def report(done: int, total: int, text: str) -> None:
-        nonlocal shown_at, shown
+        nonlocal shown_at, shown, begun
         now = time.monotonic()
+        if begun is None or total != begun[2] or done < begun[0]:
+            begun = (done, now, total)
         finished = total > 0 and done >= total
         # What comes after a comma changes with every step: how much, how long.
         kind = text.partition(",")[0]
         if kind != shown or finished or now - shown_at > _LINE_EVERY_S:
             count = f" {done}/{total}" if total else ""
+            fresh = done - begun[0]
+            if fresh > 0 and done < total and now > begun[1] and not text.endswith(" left"):
+                count += f", about {time_words((total - done) * (now - begun[1]) / fresh)} left"
             print(f"{title}: {text}{count}", file=sys.stderr, flush=True)  # noqa: T201 - progress is printed
             shown_at, shown = now, kind
 

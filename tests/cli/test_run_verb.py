@@ -96,6 +96,20 @@ def test_dry_run(call, tiny_study, tmp_path):
     assert f"24 trials of 12 items, {count['tokens']} tokens" in call("run", tiny_study, "--dry-run")[1]
 
 
+def test_dry_run_counts_what_the_model_writes_itself(call, tiny_study):
+    assert "The model writes nothing: given answers are scored." in call("run", tiny_study, "--dry-run")[1]
+    arms = {"direct": {"kind": "direct"}, "cot": {"kind": "chain_of_thought"}}
+    wanted = {"max_new_tokens": 5, "max_reasoning_tokens": 7}
+    edit(tiny_study, arms=arms, outcomes=["log_prob", "numeric_match"], generation=wanted, mediation=None)
+    count = json.loads(call("run", tiny_study, "--dry-run", "--json")[1])
+    assert count["completion_tokens_at_most"] == 24 * 5 + 12 * 7
+    assert "at most 204 tokens of its own" in call("run", tiny_study, "--dry-run")[1]
+    assert call("run", tiny_study)[0] == 0
+    call("export", tiny_study, "t.csv")
+    frame = pd.read_csv("t.csv")
+    assert frame["completion_tokens"].sum() + frame["reasoning_tokens"].sum() <= 204
+
+
 def test_one_item_is_no_items(call, tiny_study):
     tiny_study.write_text(
         tiny_study.read_text().replace("size: 12", "size: 1").replace("items_per_task: 4", "")

@@ -138,7 +138,8 @@ def head_heatmap(
         cells,
         dots,
         description=f"Heat map of {counted(len(rows), 'head')}. The largest effect is that of "
-        f"{head_words(inference, best)}. {marked} heads are marked: q < {inference.alpha:g}.",
+        f"{head_words(inference, best)}. {counted(marked, 'head is', 'heads are')} marked:"
+        f" q < {inference.alpha:g}.",
         width=width,
         height=cell * len(places[down]),
     )

@@ -179,7 +179,7 @@ def statistical_vs_interventional(
     words = f"Statistical against interventional mediation for {counted(len(rows), 'head')}: in {apart} " + (
         "the two differ." if known else "their intervals do not meet."
     )
-    words += f" {lost} heads have no statistical effect." if lost else ""
+    words += f" {counted(lost, 'head has', 'heads have')} no statistical effect." if lost else ""
     layers = (_diagonal(inner), across, down, dots, labels)
     return layered(*layers, description=words, width=width, height=360)
 

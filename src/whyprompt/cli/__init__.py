@@ -144,7 +144,7 @@ def main() -> None:
         warnings.showwarning = _note
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _end)
-        app()
+        app(prog_name="whyprompt")
     except WhypromptError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)

@@ -71,13 +71,25 @@ def run(
             "items": count.items,
             "tokens": count.tokens,
             "tokens_by_arm": dict(count.arms),
+            "completion_tokens_at_most": count.completion_tokens,
         }
         lines = [f"{count.sentence.removesuffix('.')}:"]
         lines += [f"  {arm}: {counted(tokens, 'token')}" for arm, tokens in count.arms.items()]
+        written = counted(count.completion_tokens, "token")
+        lines.append(
+            f"The model writes at most {written} of its own."
+            if count.completion_tokens
+            else "The model writes nothing: given answers are scored."
+        )
         if count.checks:
             content |= {"paid_at_most": dict(count.paid), "currency": count.currency}
             content |= {"probe": _rows(count.checks), "notices": list(count.notices)}
-            lines += [_at_most(count), *_lines(count.checks), *(f"note: {n}" for n in count.notices)]
+            lines += [
+                _at_most(count),
+                *_pace(plan, count),
+                *_lines(count.checks),
+                *(f"note: {n}" for n in count.notices),
+            ]
         put(content, "\n".join(lines), as_json=as_json)
         return
     if verify:
@@ -132,6 +144,21 @@ def _at_most(count: RunResult) -> str:
     exact = all(c.verdict == "passes" for c in count.checks if c.name == "tokens")
     at_most = "At most" if exact else "By an estimate of three characters a token, at most"
     return f"{at_most} {sent}, {tokens}{money}, the probe's few aside."
+
+
+def _pace(plan: Study, count: RunResult) -> list[str]:
+    """Say what a study's own limits and prices make known, and what they leave open."""
+    from whyprompt._progress import time_words
+    from whyprompt.study import EndpointSettings
+
+    if not isinstance(plan.model, EndpointSettings) or not count.paid:
+        return []
+    limits, paid = plan.model.limits, count.paid
+    given = ((limits.requests_per_minute, "requests"), (limits.tokens_per_minute, "tokens"))
+    seconds = [60.0 * paid[what] / most for most, what in given if most]
+    lines = [f"At the study's limits that takes {time_words(max(seconds))} or more."] if seconds else []
+    unpriced = "What it costs is said where the study has a price: model.price: {input: 0.15, output: 0.60}"
+    return lines if "money" in paid else [*lines, unpriced]
 
 
 _SAID = {"passes": "ok", "doubtful": "warn", "fails": "fail"}

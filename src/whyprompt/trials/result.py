@@ -32,6 +32,8 @@ class RunResult(Shown):
         Of the whole study.
     arms : mapping of str to int
         The tokens of each arm's prompts and answers; with the longest chain, where a model writes its own.
+    completion_tokens : int
+        The most that the model writes itself: completions that are read, and chains, each at its longest.
     new_trials : int
         Those that this run computed: none in a dry run.
     model : str or None
@@ -54,6 +56,7 @@ class RunResult(Shown):
     trials: int
     items: int
     arms: Mapping[str, int]
+    completion_tokens: int = 0
     new_trials: int = 0
     model: str | None = None
     store: Path | None = None

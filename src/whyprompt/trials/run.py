@@ -77,13 +77,22 @@ def dry_run(study: Study) -> RunResult:
 
 def _taken(plan: TrialPlan, codec: PromptCodec) -> RunResult:
     arms = dict.fromkeys(plan.study.arms, 0)
+    settings, written = plan.study.generation, 0
+    most = settings.max_new_tokens if any_reads(plan.study.outcomes, "completion") else 0
     for t in plan.trials:
+        written += most
         if t.encoded is not None:
             arms[t.arm] += len(t.encoded.ids) + len(t.encoded.answer_ids)
         else:
-            longest = plan.study.generation.max_reasoning_tokens
-            arms[t.arm] += len(codec.tokens(t.prompt.reasoning_first or "")) + longest
-    return RunResult(study=plan.fingerprint, trials=len(plan.trials), items=len(plan.pool.items), arms=arms)
+            arms[t.arm] += len(codec.tokens(t.prompt.reasoning_first or "")) + settings.max_reasoning_tokens
+            written += settings.max_reasoning_tokens
+    return RunResult(
+        study=plan.fingerprint,
+        trials=len(plan.trials),
+        items=len(plan.pool.items),
+        arms=arms,
+        completion_tokens=written,
+    )
 
 
 def run_study(

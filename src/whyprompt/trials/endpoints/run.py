@@ -95,6 +95,7 @@ def dry_endpoint(study: Study, pool: ItemPool) -> RunResult:
                 trials=len(plan.trials),
                 items=len(pool.items),
                 arms=count.by_arm,
+                completion_tokens=count.completion_tokens,
                 checks=abilities.checks,
                 paid=paid if money is None else {**paid, "money": money},
                 currency=client.purse.currency,
