@@ -341,7 +341,7 @@ def test_a_store_that_is_just_being_made(fails, tiny_study, tmp_path):
 
 
 def test_ctrl_c_before_the_verb_begins(call, monkeypatch):
-    def pressed():
+    def pressed(**_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "app", pressed)
@@ -349,7 +349,7 @@ def test_ctrl_c_before_the_verb_begins(call, monkeypatch):
 
 
 def test_a_warning_is_a_note(call, monkeypatch):
-    monkeypatch.setattr(cli, "app", lambda: warnings.warn("look here", stacklevel=1))
+    monkeypatch.setattr(cli, "app", lambda **_: warnings.warn("look here", stacklevel=1))
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         assert call("run") == (0, "", "note: look here\n")

@@ -145,7 +145,10 @@ def follow(page: Path, place: Path, model: Path | None) -> list[dict[str, object
                         exec(code, space)  # noqa: S102 - the page's own code
                     out = printed.getvalue()
             elif not why:
-                status, out, err = command(shlex.split(text))
+                stand_in = (
+                    f" --model {model}" if model is not None and text.startswith("whyprompt init") else ""
+                )
+                status, out, err = command(shlex.split(text + stand_in))
                 assert status == 0, f"{page.name}: {text}\n{out}{err}"
             seconds = time.monotonic() - started
             done.append({"kind": kind, "text": text, "why": why, "out": out, "seconds": seconds})
