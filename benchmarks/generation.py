@@ -4,7 +4,7 @@ The same local model, the same prompts as tokens, greedy, in float32, with the s
 `generate` is given batches padded at the left, in the prompts' order and by length, at several sizes;
 `generate_batch`, transformers' own continuous batching, runs where it runs on this device. The ratio is to
 the fastest of them. Tokens are those that were kept: what a batch computes for rows that are done counts as
-time.
+time. Then each text is written alone: how many stay the same, and how far logits move by rounding.
 
 Processor time is what is compared: on a shared machine the clock tells of its neighbours (take --threads 1).
 
@@ -18,13 +18,15 @@ import argparse
 import os
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import torch
 
 from whyprompt import load_model
 from whyprompt.study import ChainOfThoughtArm, DirectArm, FewShotArm, ReasoningGymSource
 from whyprompt.trials.items.load import load_items
+from whyprompt.trials.models import generation
 from whyprompt.trials.models.generation import complete
 from whyprompt.trials.prompts import render
 
@@ -140,7 +142,41 @@ def one_arm(
             f"  {route:40} {rates[route]:8.1f} tokens a processor second;"
             f" {same} of {len(found)} texts the same"
         )
-    print(f"  ratio to the fastest of them: {rate / max(rates.values()):.2f}")
+    if rates:
+        print(f"  ratio to the fastest of them: {rate / max(rates.values()):.2f}")
+    for temperature in (0.0, 1.0):
+        each_alone(lm, prompts, most, temperature)
+
+
+def each_alone(lm: LocalModel, prompts: Sequence[tuple[int, ...]], most: int, temperature: float) -> None:
+    """Say whether texts are the same when each is written alone, and how far its logits are, by rounding."""
+    tops: list[dict[tuple[int, int], float]] = [{}, {}]
+    take = generation._take  # noqa: SLF001 - what every token goes by
+
+    def written(which: int, numbers: Sequence[int]) -> list[str]:
+        def noted(lm: LocalModel, text: Any, best: int, logits: torch.Tensor, *rest: Any) -> bool:  # noqa: ANN401
+            tops[which][numbers[text.number], len(text.written)] = float(logits.max())
+            return take(lm, text, best, logits, *rest)
+
+        with patch.object(generation, "_take", noted):
+            found = complete(
+                lm,
+                [prompts[n] for n in numbers],
+                max_new_tokens=most,
+                temperatures=[temperature] * len(numbers),
+                seeds=list(numbers),
+                root=(),
+            )
+        return [one.text for one in found]
+
+    together = written(0, range(len(prompts)))
+    alone = [text for n in range(len(prompts)) for text in written(1, [n])]
+    same = [n for n, (a, b) in enumerate(zip(together, alone, strict=True)) if a == b]
+    apart = max(abs(top - tops[1][at]) for at, top in tops[0].items() if at[0] in same)
+    print(
+        f"  each written alone, temperature {temperature:g}: {len(same)} of {len(prompts)} texts the same,"
+        f" the largest logit of a step within {apart:.0e}"
+    )
 
 
 if __name__ == "__main__":

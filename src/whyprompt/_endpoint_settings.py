@@ -172,6 +172,11 @@ class EndpointSettings(Strict):
         return self
 
 
+def on_endpoint(model: object) -> bool:
+    """Say whether the settings of a model, as read or raw, are of one behind an endpoint."""
+    return isinstance(model, EndpointSettings) or (isinstance(model, dict) and "endpoint" in model)
+
+
 def _loopback(host: str) -> bool:
     if host == "localhost":
         return True

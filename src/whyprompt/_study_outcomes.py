@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from whyprompt._endpoint_settings import EndpointSettings, on_endpoint
 from whyprompt._study_items import BUILTIN_COLUMNS, BUILTIN_OUTCOMES, Name, Strict
 from whyprompt._words import did_you_mean
 
@@ -36,10 +37,18 @@ _CALL = r"^[\w.]+:[\w.]+$"
 
 
 class JudgeSettings(Strict):
-    """Who judges a completion: a local model by name, or a function that is given a text and gives one."""
+    """Who judges a completion: a local model, one behind an endpoint, or a function from text to text."""
 
-    model: str | None = Field(
-        default=None, min_length=1, description="A local model, named as the study's own."
+    model: (
+        Annotated[
+            Annotated[Annotated[str, Field(min_length=1)], Tag("(local)")]
+            | Annotated[EndpointSettings, Tag("(endpoint)")],
+            Discriminator(lambda v: "(endpoint)" if on_endpoint(v) or isinstance(v, dict) else "(local)"),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="A local model, named as the study's own, or the settings of an endpoint, as there.",
     )
     call: str | None = Field(
         default=None,
@@ -65,6 +74,9 @@ class JudgeSettings(Strict):
     temperature: Annotated[float, Field(ge=0, le=5)] = Field(
         default=0.0, description="At which a model's verdicts are drawn; 0 takes the likeliest."
     )
+    max_tokens: Annotated[int, Field(ge=1)] = Field(
+        default=64, description="The most tokens of an endpoint's reply; a judge that reasons needs more."
+    )
     labels: str | None = Field(
         default=None, description="Another 0/1 outcome of the study, with which its agreement is given."
     )
@@ -74,7 +86,12 @@ class JudgeSettings(Strict):
         if (self.model is None) == (self.call is None):
             raise ValueError("a judge is one of 'model' and 'call': give one of them")
         if self.call is not None and self.temperature:
-            raise ValueError("temperature is a local model's: what 'call' asks has its own")
+            raise ValueError("temperature is a model's: what 'call' asks has its own")
+        if isinstance(self.model, EndpointSettings):
+            if self.model.batch:
+                raise ValueError("a judge is asked as the completions come: leave 'batch' out of its model")
+        elif "max_tokens" in self.model_fields_set:
+            raise ValueError("max_tokens is of an endpoint's reply: a local model is scored on its verdicts")
         if self.model is not None and self.reps > 1 and not self.temperature:
             raise ValueError("at temperature 0 every repetition is the same: raise it, or leave reps out")
         return self

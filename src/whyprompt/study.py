@@ -22,6 +22,7 @@ from whyprompt._endpoint_settings import (
     OrderSettings,
     PriceSettings,
     SamplingSettings,
+    on_endpoint,
 )
 from whyprompt._rows import unreadable
 from whyprompt._sources import Lines, known_location, line_of, read_source
@@ -104,7 +105,7 @@ __all__ = [
 _Model = Annotated[
     Annotated[ModelSettings, Tag("(local)")] | Annotated[EndpointSettings, Tag("(endpoint)")],
     # Judged as what it is written as: a message then speaks of that alone.
-    Discriminator(lambda v: "(endpoint)" if _on_endpoint(v) else "(local)"),
+    Discriminator(lambda v: "(endpoint)" if on_endpoint(v) else "(local)"),
 ]
 
 
@@ -164,7 +165,7 @@ class Study(Strict):
         if isinstance(value, dict):
             _refuse(told_twice(value.get("arms")))
             value = standard(value)
-        if isinstance(value, dict) and "covariates" not in value and _on_endpoint(value.get("model")):
+        if isinstance(value, dict) and "covariates" not in value and on_endpoint(value.get("model")):
             # Nothing there measures a question for free.
             return {**value, "covariates": []}
         return value
@@ -241,6 +242,11 @@ class Study(Strict):
         spec = self.model_dump(mode="json", include=keep)
         for source in spec["items"]:
             source.pop("path", None)  # the items' content has a digest of its own; a moved file is the same
+        for outcome in spec["outcomes"]:
+            # How fast a judge is asked, and for how much, moves none of its replies.
+            if isinstance(model := (outcome["judge"] or {}).get("model"), dict):
+                for name in ("key", "limits", "price", "budget", "proxy", "batch", "scoring"):
+                    del model[name]
         spec["seeds"] = {
             "items": self.seeds.items,
             "shots": self.seeds.shots,
@@ -263,10 +269,6 @@ class Study(Strict):
             Every item under every arm where the design is paired; one arm an item where it is randomized.
         """
         return n_items * self.reps * (1 if self.design == "randomized" else len(self.arms))
-
-
-def _on_endpoint(model: object) -> bool:
-    return isinstance(model, EndpointSettings) or (isinstance(model, dict) and "endpoint" in model)
 
 
 # ------------------------------------------------------------------------------- what contradicts itself
@@ -510,7 +512,7 @@ def _resolve_paths(study: Study, folder: Path) -> Study:
         model = model.model_copy(update={"name": _resolved(model.name, folder)})
     outcomes = list(study.outcomes)
     for i, outcome in enumerate(outcomes):
-        if outcome.judge is not None and outcome.judge.model is not None:
+        if outcome.judge is not None and isinstance(outcome.judge.model, str):
             judge = outcome.judge.model_copy(update={"model": _resolved(outcome.judge.model, folder)})
             outcomes[i] = outcome.model_copy(update={"judge": judge})
     return study.model_copy(update={"items": items, "model": model, "outcomes": outcomes})

@@ -75,9 +75,9 @@ def test_of_two_verdicts_in_a_reply_the_last_is_meant_and_the_longer_where_one_h
             "prompt": "{{ completion }} correct, not correct",
         },
     ).judge
-    assert judges._read("It is not correct.", settings) == "not correct"
-    assert judges._read("not correct? No: Correct", settings) == "correct"
-    assert judges._read("incorrect", settings) == "?"
+    assert judges.read_verdict("It is not correct.", settings) == "not correct"
+    assert judges.read_verdict("not correct? No: Correct", settings) == "correct"
+    assert judges.read_verdict("incorrect", settings) == "?"
 
 
 def test_the_judge_is_blind_to_the_arm(module, tmp_path, tiny_model, items_writer):
@@ -148,7 +148,7 @@ def test_a_local_model_judges_by_the_probabilities_of_its_verdicts(tiny_model):
         ({"judge": {}}, "one of 'model' and 'call'"),
         ({"judge": {"model": "m", "call": "a:b"}}, "one of 'model' and 'call'"),
         ({"judge": {"model": "m", "reps": 3}}, "at temperature 0 every repetition is the same"),
-        ({"judge": {"call": "a:b", "temperature": 1.0}}, "temperature is a local model's"),
+        ({"judge": {"call": "a:b", "temperature": 1.0}}, "temperature is a model's"),
         ({"judge": {"call": "a:b", "verdicts": {"yes": 1.0}}}, "at least 2"),
         ({"judge": {"call": "a:b"}, "call": "a:b"}, "takes no call, needs or options"),
         ({"judge": {"call": "a:b"}, "name": "string_match"}, "a built-in outcome: give the judge's a name"),

@@ -84,12 +84,8 @@ def run(
         if count.checks:
             content |= {"paid_at_most": dict(count.paid), "currency": count.currency}
             content |= {"probe": _rows(count.checks), "notices": list(count.notices)}
-            lines += [
-                _at_most(count),
-                *_pace(plan, count),
-                *_lines(count.checks),
-                *(f"note: {n}" for n in count.notices),
-            ]
+            lines += [_at_most(count), *_pace(plan, count)] if count.paid else []
+            lines += [*_lines(count.checks), *(f"note: {n}" for n in count.notices)]
         put(content, "\n".join(lines), as_json=as_json)
         return
     if verify:

@@ -12,6 +12,7 @@ from whyprompt._words import counted
 from whyprompt.errors import StudyError, WhypromptError
 from whyprompt.results import Check
 from whyprompt.study import EndpointSettings
+from whyprompt.trials.endpoints.judges import elsewhere
 from whyprompt.trials.endpoints.run import probe_study
 from whyprompt.trials.manifest import package_versions
 from whyprompt.trials.models.locate import EMBEDDED, locate_model
@@ -36,11 +37,11 @@ def examine() -> list[Check]:
 
 
 def examine_endpoint(study: Study) -> list[Check]:
-    """Probe the endpoint of a study, on a few tokens.
+    """Probe the endpoint of a study, and those of its judges, on a few tokens.
 
-    Raises `StudyError` if its model is a local one.
+    Raises `StudyError` if it has none.
     """
-    if not isinstance(study.model, EndpointSettings):
+    if not isinstance(study.model, EndpointSettings) and not any(map(elsewhere, study.outcomes)):
         raise StudyError(
             f"study {study.name!r} runs on a local model, {study.model.name!r}",
             hint="whyprompt doctor, without --model, looks at this machine",

@@ -20,6 +20,7 @@ from whyprompt.results import Check, Estimate
 from whyprompt.study import EndpointSettings, ModelSettings
 from whyprompt.trials.check import check_study, runnable_items
 from whyprompt.trials.endpoints.drift import drift
+from whyprompt.trials.endpoints.judges import elsewhere, judging
 from whyprompt.trials.endpoints.run import dry_endpoint, run_endpoint
 from whyprompt.trials.items.load import items_of
 from whyprompt.trials.manifest import local_facts, save_manifest, seed_everything
@@ -72,7 +73,9 @@ def dry_run(study: Study) -> RunResult:
         return dry_endpoint(study, pool)
     codec = load_codec(study.model.name, revision=study.model.revision)
     usable_device(study.model.device)
-    return _taken(make_plan(study, pool, codec, budget=_CPU_BUDGET), codec)
+    plan = make_plan(study, pool, codec, budget=_CPU_BUDGET)
+    with judging(study, None) as (bench, _):
+        return replace(_taken(plan, codec), checks=bench.checks, notices=tuple(bench.most(pool.items)))
 
 
 def _taken(plan: TrialPlan, codec: PromptCodec) -> RunResult:
@@ -126,7 +129,7 @@ def run_study(
     if isinstance(study.model, EndpointSettings):
         return run_endpoint(study, pool, folder, text=text, progress=progress)
     progress(0, 0, "loading the model")
-    with TrialStore(path, write=True) as store:
+    with TrialStore(path, write=True) as store, judging(study, store) as (bench, judge):
         lm = open_model(study.model)
         plan = make_plan(study, pool, lm.codec, budget=lm.token_budget)
         started = now()
@@ -146,11 +149,11 @@ def run_study(
         # Written before and after: a run that is killed leaves a manifest beside what it computed.
         facts = local_facts(study, lm)
         save_manifest(folder, plan, facts, started_at=started, text=text, notices=notices)
-        new = _run_units(store, plan, lm, progress)
+        new = _run_units(store, plan, lm, judge, progress)
         seconds = time.perf_counter() - begun
         save_manifest(folder, plan, facts, started_at=started, text=text, notices=notices, new_trials=new)
         store.check_there()
-        notices = [*notices, *told(study, store.frame(plan.fingerprint, lm.fingerprint))]
+        notices = [*notices, *told(study, store.frame(plan.fingerprint, lm.fingerprint)), *bench.spent()]
     return replace(
         _taken(plan, lm.codec),
         model=lm.fingerprint,
@@ -221,8 +224,15 @@ def _measured(study: Study, item: Item, codec: PromptCodec, scores: TokenScores 
     return replace(item, covariates={**measured, **item.covariates})
 
 
-def _run_units(store: TrialStore, plan: TrialPlan, lm: LocalModel, progress: Progress) -> int:
-    done = store.done_trials(plan.fingerprint, lm.fingerprint)
+def _run_units(
+    store: TrialStore,
+    plan: TrialPlan,
+    lm: LocalModel,
+    judge: Callable[[list[Trial]], list[Trial]],
+    progress: Progress,
+) -> int:
+    # One that a judge gave nothing for is asked about again.
+    done = store.done_trials(plan.fingerprint, lm.fingerprint, failed=False)
     texts = store.texts(plan.fingerprint, lm.fingerprint)
     waiting: dict[str, list[tuple[int, Sequence[Pack], dict[int, Trial]]]] = {}
     for number, packs in enumerate(plan.units):
@@ -261,7 +271,7 @@ def _run_units(store: TrialStore, plan: TrialPlan, lm: LocalModel, progress: Pro
 
         for n, made in _computed(plan, lm, units, keep):
             # Another version may have laid the units otherwise: a trial that is there stays as it is.
-            fresh = [trial for trial in made if trial.key not in done]
+            fresh = judge([trial for trial in made if trial.key not in done])
             for trial in made:
                 unwritten.pop(trial.key)
             store.add(plan.fingerprint, lm.fingerprint, trials=fresh)
@@ -362,7 +372,7 @@ def _run_unit(
     cache: RootCache,
     texts: Texts,
 ) -> list[Trial]:
-    started, outcomes = now(), plan.study.outcomes
+    started, outcomes = now(), [o for o in plan.study.outcomes if not elsewhere(o)]
     ready = write(plan, planned, lm, texts, lambda *said: hand_on(said))
     # What was written has times of its own.
     begun = time.perf_counter()

@@ -139,7 +139,9 @@ class TrialStore:
     def _opened(self, *, write: bool) -> sqlite3.Connection:
         # A store only read is opened so that nothing here can change it.
         target = str(self.path) if write else f"{self.path.absolute().as_uri()}?mode=ro"
-        db = sqlite3.connect(target, uri=not write, timeout=5, isolation_level=None)
+        # Judges behind endpoints write from a thread of their own where a notebook's loop is running, while
+        # this one waits.
+        db = sqlite3.connect(target, uri=not write, timeout=5, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(db, write=write)
         except BaseException:

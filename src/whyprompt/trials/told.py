@@ -121,7 +121,7 @@ def judged(study: Study, frame: pd.DataFrame, *, outcome: str | None = None) -> 
         replies = frame[f"{one.name}{EXTRACTED}"].dropna().str.split(", ").explode()
         if unread := int((replies == UNREAD).sum()):
             said.append(f"the judge {one.name!r} gave no verdict in {unread} of {len(replies)} replies")
-        if judge.model is not None and judge.model == getattr(study.model, "name", None):
+        if judge.model is not None and _named(judge.model) == _named(study.model):
             said.append(
                 f"the judge {one.name!r} is the model that is judged, and models favour their own words"
             )
@@ -142,6 +142,11 @@ def judged(study: Study, frame: pd.DataFrame, *, outcome: str | None = None) -> 
         else:
             said.append(f"the judge against its labels: {found.sentence.rstrip('.')}")
     return said
+
+
+def _named(model: object) -> tuple[str | None, str]:
+    """Say which model settings are of: where it is, and its name."""
+    return getattr(model, "endpoint", None), getattr(model, "name", str(model))
 
 
 def _counted(found: dict[str, pd.Series], begin: str, what: str, end: str) -> list[str]:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from whyprompt.errors import PromptError
+from whyprompt.trials.endpoints.asking import Prompted
 from whyprompt.trials.models.local import Encoded
 
 if TYPE_CHECKING:
@@ -62,6 +63,19 @@ class EndpointCodec:
         if tail:
             messages[-1]["content"] += f"\n{tail}"
         return messages
+
+    def prompted(self, prompt: Prompt) -> Prompted:
+        """Give a prompt as the interface takes it."""
+        if self.as_messages:
+            return self.sent(self.messages(prompt))
+        ids = self.tokens(prompt.text, special=not prompt.chat)
+        if ids:
+            return Prompted({"prompt": list(ids)}, len(ids))
+        return Prompted({"prompt": prompt.text}, self.most_tokens(prompt.text))
+
+    def sent(self, messages: Sequence[Mapping[str, str]]) -> Prompted:
+        """Give messages as a chat takes them."""
+        return Prompted({"messages": messages}, sum(self.most_tokens(m["content"]) for m in messages))
 
     def _asked(self, text: str, special: bool) -> tuple[int, ...]:  # noqa: FBT001 - the key of a cache
         said = self._post("/tokenize", self._offers.tokenize_body(text, special=special))

@@ -52,9 +52,12 @@ class Ledger:
     ----------
     store : TrialStore or None
         Open for writing.
+    account : str
+        Whose requests these are, where they are not the model's: a judge's, which has a budget of its own.
     """
 
-    def __init__(self, store: TrialStore | None) -> None:
+    def __init__(self, store: TrialStore | None, account: str = "") -> None:
+        self._account = f"{account}: " if account else ""
         self._store = store
         self._memory: sqlite3.Connection | None = None
         if store is None:
@@ -86,7 +89,7 @@ class Ledger:
         rows = self._rows(
             "SELECT status, body, headers, sent_at, got_at, latency_s, attempts FROM response "
             "WHERE request_hash = ?",
-            request_hash,
+            self._account + request_hash,
         )
         if not rows:
             return None
@@ -104,28 +107,32 @@ class Ledger:
 
     def attempts(self, request_hash: str) -> int:
         """Count the attempts made at a request so far."""
-        found: int = self._rows("SELECT count(*) FROM attempt WHERE request_hash = ?", request_hash)[0][0]
+        query = "SELECT count(*) FROM attempt WHERE request_hash = ?"
+        found: int = self._rows(query, self._account + request_hash)[0][0]
         return found
 
     def begin(self, request_hash: str, n: int, sent_at: str, *, cost: float, tokens: int) -> None:
         """Write down an attempt that is about to be made, with what it can cost at most."""
         with self._changing() as db:
             db.execute(
-                "INSERT INTO attempt VALUES (?, ?, ?, NULL, ?, ?)", (request_hash, n, sent_at, cost, tokens)
+                "INSERT INTO attempt VALUES (?, ?, ?, NULL, ?, ?)",
+                (self._account + request_hash, n, sent_at, cost, tokens),
             )
 
     def fail(self, request_hash: str, n: int, outcome: str) -> None:
         """Write down how an attempt ended that gave no reply."""
         with self._changing() as db:
             db.execute(
-                "UPDATE attempt SET outcome = ? WHERE request_hash = ? AND n = ?", (outcome, request_hash, n)
+                "UPDATE attempt SET outcome = ? WHERE request_hash = ? AND n = ?",
+                (outcome, self._account + request_hash, n),
             )
 
     def keep(self, request: Request, reply: Reply, n: int, *, cost: float | None, tokens: int) -> None:
         """Write down a reply and that its attempt is paid for, both or neither."""
         said = reply.answer
         row = (
-            *(reply.request_hash, request.item_id, request.arm, request.rep, request.purpose, reply.body),
+            *(self._account + reply.request_hash, request.item_id, request.arm, request.rep),
+            *(request.purpose, reply.body),
             *(json.dumps(dict(reply.headers)), reply.status, said.model, said.fingerprint, said.provider),
             *(said.prompt_tokens, said.completion_tokens, said.cached_tokens, cost, tokens),
             *(reply.sent_at, reply.got_at, reply.latency_s, reply.attempts),
@@ -135,7 +142,7 @@ class Ledger:
             db.execute(f"INSERT INTO response VALUES ({marks})", row)  # noqa: S608 - marks alone
             db.execute(
                 "UPDATE attempt SET outcome = 'reply' WHERE request_hash = ? AND n = ?",
-                (reply.request_hash, n),
+                (self._account + reply.request_hash, n),
             )
 
     def batches(self) -> list[tuple[str, list[str]]]:
@@ -158,10 +165,17 @@ class Ledger:
             )
 
     def spent(self) -> Spent:
-        """Give what all runs into this store cost so far."""
-        paid = self._rows("SELECT total(cost), total(tokens), count(*) FROM response")[0]
+        """Give what all runs into this store cost so far on this account."""
+        # A hash has 64 letters, and what stands before it is the account.
+        own = "substr(request_hash, 1, length(request_hash) - 64) = ?"
+        paid = self._rows(
+            f"SELECT total(cost), total(tokens), count(*) FROM response WHERE {own}",  # noqa: S608 - our own words
+            self._account,
+        )[0]
         perhaps = self._rows(
-            f"SELECT total(cost_at_most), total(tokens_at_most), count(*) FROM attempt WHERE {_PERHAPS}"  # noqa: S608 - our own words
+            f"SELECT total(cost_at_most), total(tokens_at_most), count(*) FROM attempt"  # noqa: S608 - our own words
+            f" WHERE ({_PERHAPS}) AND {own}",
+            self._account,
         )[0]
         return Spent(paid[0], int(paid[1]), paid[2], perhaps[0], int(perhaps[1]), perhaps[2])
 
@@ -169,7 +183,7 @@ class Ledger:
         """Give what some replies cost together; None where no price is known."""
         total = 0.0
         for one in hashes:
-            rows = self._rows("SELECT cost FROM response WHERE request_hash = ?", one)
+            rows = self._rows("SELECT cost FROM response WHERE request_hash = ?", self._account + one)
             if not rows or rows[0][0] is None:
                 return None
             total += rows[0][0]

@@ -6,9 +6,8 @@ import asyncio
 import hashlib
 import json
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from whyprompt._words import counted, format_number
 from whyprompt.errors import InputError, WhypromptError
@@ -17,7 +16,9 @@ from whyprompt.trials.endpoints.batch import Collector, PendingError, send_batch
 from whyprompt.trials.endpoints.client import connected
 from whyprompt.trials.endpoints.codec import EndpointCodec
 from whyprompt.trials.endpoints.drift import drift
+from whyprompt.trials.endpoints.judges import seated
 from whyprompt.trials.endpoints.ledger import Ledger
+from whyprompt.trials.endpoints.loop import ran
 from whyprompt.trials.endpoints.plan import (
     blocks,
     overflowing,
@@ -35,18 +36,16 @@ from whyprompt.trials.store import TrialStore
 from whyprompt.trials.told import told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     from whyprompt.results import Check
     from whyprompt.study import Study
     from whyprompt.trials.endpoints.client import Client
+    from whyprompt.trials.endpoints.judges import Bench
     from whyprompt.trials.endpoints.probe import Abilities
     from whyprompt.trials.items.item import Item, ItemPool
     from whyprompt.trials.plan import Trial, TrialPlan
     from whyprompt.trials.result import Progress
-
-_T = TypeVar("_T")
 
 # Rows can be made again from the replies: they are written some at a time.
 _ROWS = 32
@@ -59,31 +58,25 @@ def _settings(study: Study) -> EndpointSettings:
     return study.model
 
 
-def _ran(work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-    """Run a coroutine to its end, in a thread of its own where a loop is running already (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work())
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: asyncio.run(work())).result()
-
-
 def probe_study(study: Study) -> tuple[Check, ...]:
-    """Try what a study's endpoint can do, on a few tokens, and keep nothing."""
+    """Try what a study's endpoint, and those of its judges, can do on a few tokens, and keep nothing."""
 
     async def work() -> tuple[Check, ...]:
-        async with connected(_settings(study), Ledger(None)) as client:
-            return (await probe(client)).checks
+        checks: tuple[Check, ...] = ()
+        if isinstance(study.model, EndpointSettings):
+            async with connected(study.model, Ledger(None)) as client:
+                checks = (await probe(client)).checks
+        async with seated(study, None) as bench:
+            return (*checks, *bench.checks)
 
-    return _ran(work)
+    return ran(work)
 
 
 def dry_endpoint(study: Study, pool: ItemPool) -> RunResult:
     """Probe an endpoint, and count what a study would ask of it and cost at most."""
 
     async def work() -> RunResult:
-        async with connected(_settings(study), Ledger(None)) as client:
+        async with connected(_settings(study), Ledger(None)) as client, seated(study, None) as bench:
             abilities, codec, plan, dropped = await _ready(client, study, pool)
             kept = [n for n, t in enumerate(plan.trials) if t.item.item_id not in dropped]
             count = taken(plan, codec, kept)
@@ -96,13 +89,13 @@ def dry_endpoint(study: Study, pool: ItemPool) -> RunResult:
                 items=len(pool.items),
                 arms=count.by_arm,
                 completion_tokens=count.completion_tokens,
-                checks=abilities.checks,
+                checks=(*abilities.checks, *bench.checks),
                 paid=paid if money is None else {**paid, "money": money},
                 currency=client.purse.currency,
-                notices=tuple(_notices(abilities, codec, dropped)),
+                notices=(*_notices(abilities, codec, dropped), *bench.most(pool.items)),
             )
 
-    return _ran(work)
+    return ran(work)
 
 
 def run_endpoint(
@@ -113,10 +106,10 @@ def run_endpoint(
     async def work() -> RunResult:
         with TrialStore(folder / "trials.sqlite", write=True) as store:
             progress(0, 0, "probing the endpoint")
-            async with connected(_settings(study), Ledger(store)) as client:
-                return await _run(client, store, study, pool, folder, text, progress)
+            async with connected(_settings(study), Ledger(store)) as client, seated(study, store) as bench:
+                return await _run(client, bench, store, study, pool, folder, text, progress)
 
-    return _ran(work)
+    return ran(work)
 
 
 async def _ready(
@@ -155,6 +148,7 @@ def _notices(abilities: Abilities, codec: EndpointCodec, dropped: set[str]) -> l
 
 async def _run(
     client: Client,
+    bench: Bench,
     store: TrialStore,
     study: Study,
     pool: ItemPool,
@@ -196,7 +190,7 @@ async def _run(
     store.add(plan.fingerprint, model, items=items)
     save_manifest(folder, plan, facts, started_at=started, text=text, notices=notices)
     begun = time.perf_counter()
-    sender = _Sender(client, store, plan, model, Asker(client, abilities, codec, plan), progress)
+    sender = _Sender(client, store, plan, model, Asker(client, abilities, codec, plan, bench), progress)
     try:
         await sender.send_all(dropped)
     finally:
@@ -207,7 +201,7 @@ async def _run(
     store.check_there()
     spent = client.ledger.spent()
     table = store.frame(plan.fingerprint, model)
-    notices += [*drift(table), *told(study, table)]
+    notices += [*drift(table), *told(study, table), *bench.spent()]
     if spent.perhaps:
         money = f", {format_number(spent.perhaps_money)} {client.purse.currency}" if settings.price else ""
         notices.append(
@@ -234,7 +228,7 @@ async def _run(
         store=store.path,
         notices=tuple(notices),
         seconds=time.perf_counter() - begun,
-        checks=abilities.checks,
+        checks=(*abilities.checks, *bench.checks),
         paid=paid,
         currency=client.purse.currency,
     )

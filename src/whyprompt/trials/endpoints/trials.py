@@ -9,16 +9,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from whyprompt.errors import WhypromptError
-from whyprompt.trials.endpoints.asking import Prompted, Purpose
+from whyprompt.trials.endpoints.asking import Purpose
 from whyprompt.trials.endpoints.client import FailedError
+from whyprompt.trials.endpoints.judges import elsewhere
 from whyprompt.trials.endpoints.plan import wanted_of
 from whyprompt.trials.endpoints.scoring import Given, ask_score, read_score
 from whyprompt.trials.outcomes.score import score_outcomes
 
 if TYPE_CHECKING:
+    from whyprompt.trials.endpoints.asking import Prompted
     from whyprompt.trials.endpoints.batch import Collector
     from whyprompt.trials.endpoints.client import Client
     from whyprompt.trials.endpoints.codec import EndpointCodec
+    from whyprompt.trials.endpoints.judges import Bench
     from whyprompt.trials.endpoints.probe import Abilities
     from whyprompt.trials.endpoints.scoring import Found
     from whyprompt.trials.endpoints.wire import Answer, Reply, Request
@@ -42,9 +45,15 @@ class Asker:
     """Asks for the trials of a plan."""
 
     def __init__(
-        self, client: Client | Collector, abilities: Abilities, codec: EndpointCodec, plan: TrialPlan
+        self,
+        client: Client | Collector,
+        abilities: Abilities,
+        codec: EndpointCodec,
+        plan: TrialPlan,
+        bench: Bench,
     ) -> None:
         self._client = client
+        self._bench = bench
         self._asking = abilities.asking
         self._way = abilities.scoring or ""
         self._codec = codec
@@ -106,23 +115,17 @@ class Asker:
         return reply.answer
 
     def _prompted(self, trial: Trial, prompt: Prompt, chain: str | None) -> Prompted:
-        if self._asking.api == "chat":
-            messages = self._codec.messages(prompt)
-            if chain is not None and trial.prompt.reasoning_first is not None:
-                # The chain is the assistant's own; the cue asks for the answer after it.
-                first = replace(prompt, text=trial.prompt.reasoning_first)
-                cue = next((prompt.text[a:b] for name, a, b in prompt.segments if name == "cue"), "")
-                messages = [
-                    *self._codec.messages(first),
-                    {"role": "assistant", "content": chain},
-                    {"role": "user", "content": cue},
-                ]
-            most = sum(self._codec.most_tokens(m["content"]) for m in messages)
-            return Prompted({"messages": messages}, most)
-        ids = self._codec.tokens(prompt.text, special=not prompt.chat)
-        if ids:
-            return Prompted({"prompt": list(ids)}, len(ids))
-        return Prompted({"prompt": prompt.text}, self._codec.most_tokens(prompt.text))
+        if self._asking.api != "chat" or chain is None or trial.prompt.reasoning_first is None:
+            return self._codec.prompted(prompt)
+        # The chain is the assistant's own; the cue asks for the answer after it.
+        first = replace(prompt, text=trial.prompt.reasoning_first)
+        cue = next((prompt.text[a:b] for name, a, b in prompt.segments if name == "cue"), "")
+        messages = [
+            *self._codec.messages(first),
+            {"role": "assistant", "content": chain},
+            {"role": "user", "content": cue},
+        ]
+        return self._codec.sent(messages)
 
     async def gather(self, trial: Trial) -> None:
         """Ask for what a trial needs, and make nothing of it."""
@@ -197,7 +200,7 @@ class Asker:
             # A judge takes its time, and what is on its way is to be received meanwhile.
             values = await asyncio.to_thread(
                 score_outcomes,
-                self._study.outcomes,
+                [o for o in self._study.outcomes if not elsewhere(o)],
                 trial.item,
                 None if found is None else found.scores,
                 ends=None if found is None else found.ends,
@@ -205,7 +208,7 @@ class Asker:
                 choices=choices,
                 where=trial.where,
             )
-        return replace(trial, outcomes=values.values, extracted=values.extracted)
+        return await self._bench.judge(replace(trial, outcomes=values.values, extracted=values.extracted))
 
     def _unusable(self, said: Answer) -> str | None:
         """Name why a completion is no outcome; None where it is one, be it cut off or a refusal."""

@@ -24,6 +24,8 @@ from whyprompt.trials.prompts import Prompt, trial_seed
 from whyprompt.trials.templates import Sandbox, compiled, filled
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from whyprompt._study_outcomes import JudgeSettings
     from whyprompt.trials.items.item import Item
     from whyprompt.trials.models.local import LocalModel
@@ -58,7 +60,7 @@ def check_judge(judge: JudgeSettings, outcome: str) -> None:
     silent = next((v for v in judge.verdicts if not _word(v).search(judge.prompt)), None)
     if silent is not None:
         raise StudyError(f"{where} does not name the verdict {silent!r}: the judge cannot know of it")
-    if judge.model is not None:
+    if isinstance(judge.model, str):
         locate_model(judge.model)
 
 
@@ -85,11 +87,10 @@ def judged(
     StudyError
         If a function fails, or no reply holds a verdict.
     """
-    shown = {name: getattr(item, name) for name in _VARIABLES if name != "completion"}
-    text = filled(compiled(judge.prompt), {**shown, "completion": completion.strip()}).strip()
+    text = judge_text(judge, item, completion)
     if judge.call is not None:
         replies = [called(judge.call, text, outcome=outcome, where=where) for _ in range(judge.reps)]
-        found = [_read(reply, judge) for reply in replies]
+        found = [read_verdict(reply, judge) for reply in replies]
         if set(found) == {UNREAD}:
             raise StudyError(
                 f"outcome {outcome!r}: the judge's reply on {where} holds no verdict:"
@@ -97,9 +98,25 @@ def judged(
                 hint=f"it is to say one of {', '.join(judge.verdicts)}",
             )
     else:
-        assert judge.model is not None
-        seeds = [trial_seed(0, "judge", outcome, item.item_id, completion, k) for k in range(judge.reps)]
+        assert isinstance(judge.model, str)
+        seeds = judge_seeds(judge, item, completion, outcome=outcome)
         found = _verdicts(_model(judge.model), judge, text, seeds, where)
+    return weighed(judge, found)
+
+
+def judge_text(judge: JudgeSettings, item: Item, completion: str) -> str:
+    """Give what a judge is shown of a completion."""
+    shown = {name: getattr(item, name) for name in _VARIABLES if name != "completion"}
+    return filled(compiled(judge.prompt), {**shown, "completion": completion.strip()}).strip()
+
+
+def judge_seeds(judge: JudgeSettings, item: Item, completion: str, *, outcome: str) -> list[int]:
+    """Give the seed of each repetition, by what the judge reads alone."""
+    return [trial_seed(0, "judge", outcome, item.item_id, completion, k) for k in range(judge.reps)]
+
+
+def weighed(judge: JudgeSettings, found: Sequence[str]) -> tuple[float, str]:
+    """Give what verdicts are worth in the mean, those that were read, and all of them in words."""
     worth = [judge.verdicts[v] for v in found if v != UNREAD]
     return sum(worth) / len(worth), ", ".join(found)
 
@@ -108,7 +125,7 @@ def _word(verdict: str) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w){re.escape(verdict)}(?!\w)", re.IGNORECASE)
 
 
-def _read(reply: object, judge: JudgeSettings) -> str:
+def read_verdict(reply: object, judge: JudgeSettings) -> str:
     """Give the verdict that stands last in a reply."""
     ends = {v: m.end() for v in judge.verdicts for m in _word(v).finditer(str(reply))}
     # Of two that end together ("correct", "not correct") the longer one is meant.
