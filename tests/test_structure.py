@@ -50,7 +50,7 @@ def test_a_level_is_never_rounded_to_whole_percents():
 
 # Each imports only from what stands before it: so no circle can close, and one can read from the bottom up.
 FLOORS = (
-    *("errors", "_version", "_words", "_summary", "_display", "_progress", "_attention"),
+    *("_words", "errors", "_version", "_summary", "_display", "_progress", "_attention"),
     *("_arguments", "_files", "_rows", "_cache", "_sources", "_lean", "_workers"),
     *("stats", "charts", "results", "tables", "graph", "effects", "mediation"),
     *("_study_items", "_endpoint_settings", "_study_outcomes", "_study_settings"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 import time
 from contextvars import ContextVar
@@ -36,6 +37,32 @@ def tell(done: int, total: int, text: str) -> None:
 
 
 @contextlib.contextmanager
+def steps(total: int, text: str) -> Iterator[Callable[[], None]]:
+    """Count the steps of a long computation for who listens; what a step does tells nothing of its own.
+
+    Examples
+    --------
+    >>> told = []
+    >>> with listening(lambda *step: told.append(step)), steps(2, "draws") as one_more:
+    ...     tell(1, 9, "inside")
+    ...     one_more()
+    >>> told
+    [(1, 2, 'draws')]
+    """
+    report, done = _LISTENER.get(), itertools.count(1)
+
+    def one_more() -> None:
+        if report is not None:
+            report(next(done), total, text)
+
+    token = _LISTENER.set(None)
+    try:
+        yield one_more
+    finally:
+        _LISTENER.reset(token)
+
+
+@contextlib.contextmanager
 def show_progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
     """Show the progress of one long task, whose ``report(done, total, text)`` it gives."""
     if sys.stderr.isatty():
@@ -54,13 +81,18 @@ def _bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=None)
+    progress = Progress(*columns, console=Console(stderr=True))
+    task = progress.add_task(title, total=None)
 
-        def report(done: int, total: int, text: str) -> None:
-            progress.update(task, completed=done, total=total or None, description=f"{title}: {text}")
+    def report(done: int, total: int, text: str) -> None:
+        # What has nothing to tell leaves no bar behind.
+        progress.update(task, completed=done, total=total or None, description=f"{title}: {text}")
+        progress.start()
 
+    try:
         yield report
+    finally:
+        progress.stop()
 
 
 def time_words(seconds: float) -> str:

@@ -16,7 +16,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
+
+from whyprompt._words import did_you_mean
+
+_UNKNOWN = re.compile(r"'([^']+)' is not known$")
 
 
 class WhypromptError(Exception):
@@ -27,12 +32,19 @@ class WhypromptError(Exception):
     message : str
         What is wrong, naming the column, file or key.
     hint : str, optional
-        What to do about it.
+        What to do about it. Where a name is not known, it ends in the one that was probably meant.
+
+    Examples
+    --------
+    >>> WhypromptError("method 'neerest' is not known", hint="one of: naive, nearest").hint
+    "one of: naive, nearest; did you mean 'nearest'?"
     """
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
+        if (unknown := _UNKNOWN.search(message)) is not None and hint and "did you mean" not in hint:
+            hint += did_you_mean(unknown[1], re.findall(r"[\w-]{2,}", hint))
         super().__init__(message if hint is None else f"{message}\n  hint: {hint}")
         self.message = message
         self.hint = hint

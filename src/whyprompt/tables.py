@@ -357,14 +357,16 @@ def rows_of_two_arms(
         return None
     for level in wanted:
         if level not in levels:
-            raise _empty_arm(column, level, ", ".join(map(repr, levels[:8])))
+            raise _empty_arm(column, level, levels)
     return np.asarray(np.isin(labels, wanted), dtype=bool)
 
 
-def _empty_arm(column: str, level: str, levels: str) -> EstimationError:
+def _empty_arm(column: str, level: str, levels: Sequence[str]) -> EstimationError:
+    shown = [repr(one) for one in levels[:8]]
+    listed = " and ".join(shown) if len(shown) == 2 else ", ".join(shown)
     return EstimationError(
         f"no row of treatment column {column!r} has the level {level!r}: that arm is empty",
-        hint=f"the levels are {levels}",
+        hint=f"the levels are {listed}{did_you_mean(level, levels)}",
     )
 
 
@@ -372,7 +374,7 @@ def _named_level(shown: list[str], *, treated: object | None, control: object | 
     wanted = [None if level is None else level_name(level) for level in (treated, control)]
     for level in wanted:
         if level is not None and level not in shown:
-            raise _empty_arm(column, level, f"{shown[0]!r} and {shown[1]!r}")
+            raise _empty_arm(column, level, shown)
     if wanted[0] is not None and wanted[0] == wanted[1]:
         raise EstimationError(f"the treated and the control level of {column!r} are both {wanted[0]!r}")
     return shown.index(wanted[0]) if wanted[0] is not None else 1 - shown.index(str(wanted[1]))

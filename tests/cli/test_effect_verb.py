@@ -134,6 +134,30 @@ def test_in_a_process_of_its_own(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "meant"),
+    [
+        (["--method", "neerest"], "nearest"),
+        (["--method", "nearest:calliper=0.2"], "caliper"),
+        (["--design", "pared"], "paired"),
+        (["--check", "sensitivty"], "sensitivity"),
+        (["--check", "placebo:drows=99"], "draws"),
+        (["--as", "all_arms"], "all-arms"),
+        (["--std-error", "bootstrp"], "bootstrap"),
+        (["--estimand", "atx"], "att"),
+        (["--denominator", "poled"], "pooled"),
+        (["--by", "rase"], "race"),
+        (["--confounders", "age,eduk"], "educ"),
+        (["--treated", "11"], "1"),
+        (["--method", "nearest:order=larger"], "largest"),
+    ],
+)
+def test_a_slip_in_a_name_is_answered_by_the_one_that_was_meant(run, options, meant):
+    code, _, err = run(*lalonde(*options))
+    assert code == 2
+    assert f"did you mean {meant!r}?" in err
+
+
 @pytest.mark.parametrize(("mark", "file"), [(";", "t.csv"), ("\t", "t.csv"), ("|", "t.csv"), (",", "t.tsv")])
 def test_a_delimited_table_is_read_whatever_separates_its_columns(run, tmp_path, mark, file):
     pd.read_csv(LALONDE).to_csv(tmp_path / file, index=False, sep=mark)

@@ -9,6 +9,7 @@ from effect_verbs import paired_effect
 from scipy import stats
 
 from whyprompt import audit, estimate_effect, one_draw
+from whyprompt._progress import listening
 from whyprompt._words import format_number
 from whyprompt.effects import METHODS
 from whyprompt.errors import DataError, EstimationError
@@ -62,6 +63,13 @@ def test_the_plain_difference_is_biased_and_adjustment_is_not():
     # A caliper leaves pairs up to its width apart: a remnant of the confounding, a tenth of it at most.
     assert abs(rows["nearest"].estimate) < 0.1 * abs(rows["naive"].estimate)
     assert all(row["n_failed"] == 0 for row in result.parts)
+
+
+def test_an_audit_tells_how_many_of_its_draws_are_done_and_nothing_else():
+    told = []
+    with listening(lambda *step: told.append(step)):
+        run(both_arms(n=120), draws=3, methods=["aipw"], **QUICK)
+    assert told == [(1, 3, "audit"), (2, 3, "audit"), (3, 3, "audit")]
 
 
 def test_what_the_audit_reports_is_what_its_draws_give():

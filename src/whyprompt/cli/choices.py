@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from whyprompt._words import did_you_mean
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def read_choice(
         if known is not None and key not in known[name]:
             own = ", ".join(known[name])
             raise EstimationError(
-                f"{flag} {name} has no option {key!r}", hint=f"it has {own}" if own else "it has none"
+                f"{flag} {name} has no option {key!r}{did_you_mean(key, known[name])}",
+                hint=f"it has {own}" if own else "it has none",
             )
         if key in options:
             raise EstimationError(f"{flag} {name} names {key!r} twice")

@@ -209,7 +209,8 @@ def effect(
         )
         from whyprompt.answers.verbs import run_effect
 
-        found = run_effect(table, opened(table, out, no_code=no_code)[1])
+        with show_progress("effect") as report, listening(report):
+            found = run_effect(table, opened(table, out, no_code=no_code)[1])
         put(found.to_dict(), said(found.summary()), as_json=as_json)
         return
     design, of_design = _design(design)

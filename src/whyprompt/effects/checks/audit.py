@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._progress import steps
 from whyprompt._words import counted, format_number, percent
 from whyprompt._workers.place import map_units
 from whyprompt.charts import audit_plot, draw_plot
@@ -267,7 +268,11 @@ def audit(
     outcomes = (pairs.control, pairs.treated)
     work = _Draws(replace(controls, strata=strata), outcomes, tuple(plans))
     # One draw a unit: a method that boosts trees takes seconds for it.
-    of_draw = dict(map_units(work, list(arms)))
+    of_draw = {}
+    with steps(draws, "audit") as one_more:
+        for number, found in map_units(work, list(arms)):
+            of_draw[number] = found
+            one_more()
     rows = []
     for k, (method, plan) in enumerate(zip(methods, plans, strict=True)):
         row = _row([of_draw[d][k] for d in range(draws)], plan)
