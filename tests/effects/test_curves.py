@@ -62,6 +62,67 @@ def test_the_default_says_how_far_it_rests_on_curves():
     assert statuses(asked)["balance"] == "fails"
 
 
+def sharp(n, seed):
+    """Arm and outcome go by signs of three columns at once, which few rows teach; the effect is 1."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 4))
+    curve = np.sign(x[:, 0] * x[:, 1] * x[:, 2]) - np.abs(x[:, 3])
+    arm = rng.random(n) < 1 / (1 + np.exp(-curve))
+    y = arm + 2 * curve + rng.normal(size=n)
+    return pd.DataFrame(x, columns=list("abcd")).assign(arm=arm.astype(int), y=y)
+
+
+def test_an_estimate_that_moves_with_the_rows_it_learns_from_is_not_claimed():
+    few = found(sharp(4_000, 1))
+    assert abs(few.estimate - 1) > 2 * few.std_error
+    assert statuses(few)["functional form"] == "fails"
+    assert "half as many to learn from would have" in few.sentence
+    assert "may therefore not be claimed" in few.sentence
+    assert "overlap weights" not in few.sentence
+
+
+def test_what_was_learned_well_does_not_move():
+    statuses_of = [statuses(found(world(3_000, seed=seed)))["functional form"] for seed in range(4)]
+    assert "fails" not in statuses_of
+    assert "doubtful" in statuses_of
+
+
+def test_half_as_many_rows_are_those_of_two_folds_of_the_four_others():
+    from whyprompt.effects.estimate import estimated
+    from whyprompt.effects.methods.aipw import AIPW, _trains
+
+    tests = [np.arange(20) % 5 == k for k in range(5)]
+    halves = _trains(tests, fewer=True)
+    assert [int(train.sum()) for train in halves] == [8] * 5
+    assert not any((train & test).any() for train, test in zip(halves, tests, strict=True))
+    assert len({train.tobytes() for train in halves}) == 5
+    asked = {"treatment": "arm", "outcome": "y", "confounders": list("abcd")}
+    done = estimated(world(400), method=AIPW(folds=2), **asked)
+    assert done.plan.method.from_fewer(done.problem, done.plan) is None
+    # Lines that are known by hundreds of rows are known by half of them.
+    done = estimated(world(2_000, bent=0.0), method=AIPW(outcome_model="linear"), **asked)
+    moved = done.plan.method.from_fewer(done.problem, done.plan) - done.fit.estimate
+    assert 0 < abs(moved) < done.fit.std_error
+
+
+def test_a_product_of_columns_that_tell_nothing_alone_is_learned():
+    from whyprompt.effects.methods.curved import Curved
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2_000, 12))
+    y = x[:, 0] + x[:, 1] ** 2 + 0.5 * x[:, 10] * x[:, 11] + x[:, 2:9].sum(axis=1) + rng.normal(size=2_000)
+    made = Curved(x, y)
+    more = set(zip(made.first.tolist(), made.second.tolist(), strict=True))
+    assert (10, 11) in more
+    assert len(more) == 28 + 1
+    # Long tails of columns and outcomes show none that is not there.
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(800, 12))
+        x[:, 5] = np.exp(x[:, 5])
+        assert len(Curved(x, np.exp(x[:, 0]) + rng.standard_t(3, size=800)).first) == 28
+
+
 def test_straight_lines_are_those_of_least_squares_in_each_arm():
     from whyprompt.effects.checks.curves import by_lines
     from whyprompt.effects.estimate import estimated

@@ -36,8 +36,9 @@ _SHARE = 1 / 3
 _MOVED = 0.5
 # The same where no outcome model took its part; and of a lot's standard errors.
 _CURVED, _LOT = 1.0, 2.0
-# Of the standard error, that straight lines may lie away.
-_APART = 2.0
+# Of the standard error, that straight lines may lie away; and that half the rows to learn from may move the
+# estimate. What is left of an error that falls with the root of the rows is 2.4 times that.
+APART, _LEARNED = 2.0, 1.5
 # Overlap weights leave out rows without a counterpart on purpose; what is left must still be a sample.
 FEW_ROWS = 30.0
 
@@ -48,7 +49,8 @@ class Left(NamedTuple):
     `moved` is how far it would move the estimate, in its units, `chance` the standard error that a lot would
     give it, and `error` that of the estimate;
     `modelled` says that an outcome model took its part, and `curved` that it learned curves. `by_lines` is
-    the estimate of straight lines alone, where there is one to compare.
+    the estimate of straight lines alone, where there is one to compare, and `by_fewer` that from half as many
+    rows to learn from, where lines are far away.
     """
 
     moved: float
@@ -58,6 +60,7 @@ class Left(NamedTuple):
     curved: bool
     estimate: float
     by_lines: float | None
+    by_fewer: float | None = None
 
 
 def describe_assumptions(
@@ -272,22 +275,36 @@ def _status(share: float, limit: float, left: Left) -> Status:
 
 
 def _judge_lines(left: Left, by_lines: float) -> Assumption:
-    """Say how far the estimate rests on curves that were learned."""
-    gap = left.estimate - by_lines
-    share = abs(gap) / left.error if left.error > 0 else 0.0
-    far = share > _APART
-    return Assumption(
-        name="functional form",
-        status="doubtful" if far else "holds",
-        check=f"the estimate beside that of straight lines in each arm, limit {_APART:g} standard errors",
-        detail=f"straight lines alone would have {format_number(by_lines)},"
-        f" {format_number(share, digits=2)} standard errors away"
-        + (
-            "; the estimate rests on curves and joint effects that were learned from these rows"
-            if far
-            else ""
-        ),
+    """Say how far the estimate rests on curves that were learned, and whether the rows taught them.
+
+    What half as many rows teach has a larger error. Where that moves the estimate by more than 1.5 standard
+    errors, more rows would move it on, and this fails.
+    """
+    share = _in_errors(left.estimate - by_lines, left)
+    detail = (
+        f"straight lines alone would have {format_number(by_lines)}, {format_number(share, digits=2)}"
+        " standard errors away"
     )
+    check = f"the estimate beside that of straight lines in each arm, limit {APART:g} standard errors"
+    status: Status = "holds"
+    if share > APART:
+        status = "doubtful"
+        detail += "; the estimate rests on curves and joint effects that were learned from these rows"
+    if left.by_fewer is not None:
+        moved = _in_errors(left.estimate - left.by_fewer, left)
+        check += f"; and beside what half as many rows would teach, limit {_LEARNED:g}"
+        detail += (
+            f", and half as many to learn from would have {format_number(left.by_fewer)},"
+            f" {format_number(moved, digits=2)} standard errors away"
+        )
+        if moved > _LEARNED:
+            status = "fails"
+            detail += ": it moves with the rows that it is learned from, and more of them would move it on"
+    return Assumption(name="functional form", status=status, check=check, detail=detail)
+
+
+def _in_errors(gap: float, left: Left) -> float:
+    return abs(gap) / left.error if left.error > 0 else 0.0
 
 
 def judge_overlap(

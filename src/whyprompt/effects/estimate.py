@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._words import counted, format_number
-from whyprompt.effects.assumptions import Left, describe_assumptions, judge_overlap
+from whyprompt.effects.assumptions import APART, Left, describe_assumptions, judge_overlap
 from whyprompt.effects.caused import moves_with_arm
 from whyprompt.effects.checks.balance import covariate_balance
-from whyprompt.effects.checks.curves import by_lines, left_of_covariates
+from whyprompt.effects.checks.curves import by_fewer, by_lines, left_of_covariates
 from whyprompt.effects.comparison import Adjusted
 from whyprompt.effects.logged import propensity_notes
 from whyprompt.effects.measures import is_binary, risk_measures
@@ -417,14 +417,18 @@ def _left(problem: Problem, plan: Plan, fit: Fit) -> Left | None:
     if not problem.confounders or plan.method.name == "naive":
         return None
     moved, chance = left_of_covariates(problem, plan, fit)
+    error, lines = fit.std_error or 0.0, by_lines(problem, plan, fit)
+    far = lines is not None and abs(fit.estimate - lines) > APART * error
     return Left(
         moved=moved,
         chance=chance,
-        error=fit.std_error or 0.0,
+        error=error,
         modelled=fit.residual is not None,
         curved=plan.method.dealt,
         estimate=fit.estimate,
-        by_lines=by_lines(problem, plan, fit),
+        by_lines=lines,
+        # Where lines have it all, no more is learned that could be learned badly.
+        by_fewer=by_fewer(problem, plan) if far else None,
     )
 
 

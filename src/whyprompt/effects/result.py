@@ -450,6 +450,11 @@ def _what_may_not_be_claimed(
         return claim
     if way_out:
         return f"{claim} {way_out}"
+    if not unbalanced and all(a.name == "functional form" for a in failed):
+        return (
+            f"{claim} Running both arms on the same items or randomising would settle it; more rows may, or"
+            " learners that suit what they hold."
+        )
     return (
         f"{claim} Running both arms on the same items or randomising would settle it; a caliper, another"
         " method (overlap weights, entropy balancing) or a narrower population may restore balance."

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from whyprompt.effects.methods.aipw import AIPW
 from whyprompt.effects.methods.covariates import Covariates
 from whyprompt.effects.methods.learners import LINEAR
 from whyprompt.stats.design import independent_columns, moments, weighted_gram
@@ -75,3 +76,8 @@ def by_lines(problem: Problem, plan: Plan, fit: Fit) -> float | None:
         slope = np.linalg.pinv(weighted_gram(moved, share), hermitian=True) @ (moved.T @ (share * problem.y))
         means.append(level + float((wanted - centre) @ slope))
     return means[0] - means[1]
+
+
+def by_fewer(problem: Problem, plan: Plan) -> float | None:
+    """Give the estimate that half as many rows to learn from would teach; None where nothing is learned."""
+    return plan.method.from_fewer(problem, plan) if isinstance(plan.method, AIPW) else None

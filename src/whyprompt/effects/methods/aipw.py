@@ -50,6 +50,8 @@ _LEARNED_SPLITS, _LEARNED_ROWS = 3, 9_000
 # Folds by default, and where rows are so many that two thirds of them teach as much as four fifths: at 10,000
 # rows three folds cost a tenth of the accuracy, at 100,000 none was seen.
 _FOLDS, _FEWER_FOLDS, _FEWER_FROM = 5, 3, 100_000
+# Fewer folds leave no half of the others.
+_HALVED = 3
 # Rows beyond which units are dealt to folds one by one.
 HASHED = 1_000_000
 _WORD = np.uint64(0xFFFFFFFF)
@@ -144,14 +146,26 @@ class AIPW(Weighting):
         with one_blas_thread(len(problem.y)), one_openmp_thread():
             return self._weigh(problem, plan)
 
-    def _weigh(self, problem: Problem, plan: Plan) -> Fit:
+    def from_fewer(self, problem: Problem, plan: Plan) -> float | None:
+        """Estimate by what half as many rows teach, or somewhat fewer; None where there are two folds or one.
+
+        An error of what is learned falls with the rows that it is learned from, and the estimate moves.
+        """
+        folds, _ = self._folded(problem)
+        if folds < _HALVED:
+            return None
+        with one_blas_thread(len(problem.y)), one_openmp_thread():
+            return self._weigh(problem, plan, fewer=True).estimate
+
+    def _folded(self, problem: Problem) -> tuple[int, NDArray[np.intp] | None]:
+        codes = cluster_codes(problem.cluster, len(problem.y))
+        arms = [int(problem.treated.sum()), int((~problem.treated).sum())]
+        return self.settled_folds(arms, None if codes is None else int(codes.max()) + 1), codes
+
+    def _weigh(self, problem: Problem, plan: Plan, *, fewer: bool = False) -> Fit:
         order = np.argsort(problem.places, kind="stable")
         ordered = problem.take(order)
-        codes = cluster_codes(ordered.cluster, len(order))
-        folds = self.settled_folds(
-            [int(ordered.treated.sum()), int((~ordered.treated).sum())],
-            None if codes is None else int(codes.max()) + 1,
-        )
+        folds, codes = self._folded(ordered)
         seeds = [plan.random_state]
         splits = self._deals(len(order), plan, known=problem.known_score is not None)
         if folds > 1 and splits > 1:
@@ -163,9 +177,8 @@ class AIPW(Weighting):
         refused: list[SeparatedError] = []
         for one in seeds:
             try:
-                deals.append(
-                    self._score(ordered, plan, deal_folds(ordered.treated, codes, folds, one, ordered.places))
-                )
+                tests = deal_folds(ordered.treated, codes, folds, one, ordered.places)
+                deals.append(self._score(ordered, plan, tests, _trains(tests, fewer=fewer)))
             except SeparatedError as error:
                 refused.append(error)
             # Where most deals separate the arms, the others are lucky ones.
@@ -236,18 +249,16 @@ class AIPW(Weighting):
         g = int(codes.max()) + 1
         return np.bincount(codes, weights=values) * np.sqrt(g / (g - 1)), g - 1.0, few_clusters(g)
 
-    def _score(self, problem: Problem, plan: Plan, tests: Sequence[Bools]) -> _Deal:
+    def _score(self, problem: Problem, plan: Plan, tests: Sequence[Bools], trains: Sequence[Bools]) -> _Deal:
         """Learn the score of each fold from the others, and keep it from 0 and 1."""
         if problem.known_score is not None:
-            return _Deal(
-                tests, problem.known_score, self._weights(problem, plan.estimand, problem.known_score), 0
-            )
+            known = problem.known_score
+            return _Deal(tests, trains, known, self._weights(problem, plan.estimand, known), 0)
         treated, names = problem.treated, problem.design.names
         covariates = Covariates.of(problem, dense=plan.score_model == LOGIT)
         score, model = np.empty(len(treated)), plan.score_model
-        for k, test in enumerate(tests):
+        for k, (test, train) in enumerate(zip(tests, trains, strict=True)):
             tell(k, 2 * len(tests), "learning what decides the arm")
-            train = ~test if len(tests) > 1 else test
             X, new = covariates.split(train, test, treated.astype(float))
             score[test] = learn_score(X, treated[train], new, model, names=names)
         # A score from other rows can be all but 0 or 1; one such row would then be the whole estimate.
@@ -259,7 +270,7 @@ class AIPW(Weighting):
                 " exactly 0 or 1, whose weight is infinite",
                 hint="clip=0.01 is the default",
             )
-        return _Deal(tests, score, self._weights(problem, plan.estimand, score), clipped)
+        return _Deal(tests, trains, score, self._weights(problem, plan.estimand, score), clipped)
 
     def calibrates(self, estimand: str, *, known: bool) -> bool:
         """Say whether weights are calibrated: those of overlap are bounded, and of known chances right."""
@@ -289,9 +300,8 @@ class AIPW(Weighting):
             for column in wanted:
                 models[column] = RidgeAndTrees.settled(covariates, arms[column], rest)
         predicted = np.zeros((len(y), 2))
-        for k, test in enumerate(deal.tests, start=len(deal.tests)):
+        for k, (test, train) in enumerate(zip(deal.tests, deal.trains, strict=True), start=len(deal.tests)):
             tell(k, 2 * len(deal.tests), "learning the outcome")
-            train = ~test if len(deal.tests) > 1 else test
             # What levels without columns add is taken out whole; learners see how the arms differ in it.
             common = covariates.level_effects(train, treated, y)
             rest = y - common
@@ -355,12 +365,23 @@ def _word(random_state: int) -> np.uint64:
 
 
 class _Deal(NamedTuple):
-    """The rows of each fold, the score learned from the others, its weights, and how many were clipped."""
+    """The rows of each fold, those it learns from, the score learned, its weights, how many were clipped."""
 
     tests: Sequence[Bools]
+    trains: Sequence[Bools]
     score: Floats
     weights: Floats
     clipped: int
+
+
+def _trains(tests: Sequence[Bools], *, fewer: bool) -> list[Bools]:
+    """Give the rows that each fold learns from: those of the others, or of half of the others at most."""
+    n = len(tests)
+    if n == 1:
+        return list(tests)
+    if not fewer:
+        return [~test for test in tests]
+    return [np.any([tests[(k + j) % n] for j in range(1, (n + 1) // 2)], axis=0) for k in range(n)]
 
 
 def _parts(y: Floats, t: Floats, e: Floats, predicted: Floats, estimand: str) -> tuple[Floats, Floats]:

@@ -34,12 +34,9 @@ BOOSTED = "boosted"
 # Trees of the outcome and of the score: so many, of such a rate, of so many leaves of at least so many rows.
 _OUTCOME: dict[str, Any] = {"max_iter": 200, "learning_rate": 0.1, "max_leaf_nodes": 8, "min_samples_leaf": 5}
 _SCORE: dict[str, Any] = {"max_iter": 150, "learning_rate": 0.08, "max_leaf_nodes": 7, "min_samples_leaf": 20}
-_SHARED: dict[str, Any] = {
-    "max_features": 0.5,
-    "l2_regularization": 1.0,
-    "early_stopping": False,
-    "random_state": 0,
-}
+_SHARED: dict[str, Any] = {"l2_regularization": 1.0, "early_stopping": False, "random_state": 0}
+# So many rows tell twice as many trees of an outcome apart, and so many those of a score with so many leaves.
+_MORE, _TWICE, _LARGER, _LEAVES = 4_000, 2, 30_000, 16
 # Fewer rows show no trees; of more it is not asked how much of them is noise, in so many parts.
 _FEW, _MANY, _THIRDS = 100, 2_000, 3
 # Penalties of the logistic regression (the inverse of C), by the likelihood of rows left out, in so many
@@ -124,7 +121,7 @@ class LogitAndTrees:
         if not self.lined:
             from sklearn.ensemble import HistGradientBoostingClassifier
 
-            self.whole = HistGradientBoostingClassifier(**_SCORE | _SHARED).fit(X, y)
+            self.whole = HistGradientBoostingClassifier(**_for_rows(_SCORE, len(y)) | _SHARED).fit(X, y)
             return self
         t = np.asarray(y).astype(bool)
         self.scale = Curved(X, t.astype(float))
@@ -202,15 +199,25 @@ class _Binned:
 def _boosted(X: Floats, y: Floats, weights: Floats | None, options: dict[str, Any]) -> Any:  # noqa: ANN401
     from sklearn.ensemble import HistGradientBoostingRegressor
 
+    made = _for_rows(options, len(y))
     # Fewer rows are told apart by fewer trees.
-    number = options["max_iter"] if len(y) >= _MANY else options["max_iter"] // 2
-    model = HistGradientBoostingRegressor(**options | _SHARED | {"max_iter": number})
+    number = made["max_iter"] if len(y) >= _MANY else made["max_iter"] // 2
+    model = HistGradientBoostingRegressor(**made | _SHARED | {"max_iter": number})
     if weights is None:
         return model.fit(X, y)
     # The bins are those of scikit-learn, which sorts a column anew for each of them where there are weights:
     # most of the time that a small table takes.
     cuts = [_cuts(x, weights) for x in X.T]
     return _Binned(cuts, model.fit(_Binned.told_by(cuts, X), y, sample_weight=weights))
+
+
+def _for_rows(options: dict[str, Any], n: int) -> dict[str, Any]:
+    """Give options for so many rows."""
+    if options is _OUTCOME and n >= _MORE:
+        return options | {"max_iter": _TWICE * options["max_iter"]}
+    if options is _SCORE and n >= _LARGER:
+        return options | {"max_leaf_nodes": _LEAVES}
+    return options
 
 
 def _cuts(x: Floats, weights: Floats) -> Floats:

@@ -11,11 +11,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+    Ints = NDArray[np.intp]
+    Bools = NDArray[np.bool_]
 
 # Fewer rows are told a line alone.
 _FEW = 200
-# Columns whose products are taken: those that tell most of what is learned.
-_PAIRED = 8
+# Columns whose products are taken: those that tell most of what is learned; and of all other products no more
+# than so many, each of which stands this far, in standard errors, above the largest that noise would show.
+# What goes by a product alone tells nothing column by column.
+_PAIRED, _MORE, _ABOVE = 8, 28, 2.0
+# Columns and rows, about, in which such products are looked for, and the penalty, by row, of what columns say
+# by themselves.
+_LOOKED, _SEEN, _SPARED = 256, 20_000, 0.01
 # A curve's column beside a straight one: smaller, so that a common penalty draws it more towards 0.
 _SIZE = 0.3
 # Squares and products of scaled columns beyond this are as this: the far ends of a curve are not known.
@@ -56,6 +63,11 @@ class Curved:
         top = np.sort(np.argsort(-told, kind="stable")[:_PAIRED])
         first, second = np.triu_indices(len(top), 1)
         self.first, self.second = top[first], top[second]
+        looked = np.sort(np.argsort(-told, kind="stable")[:_LOOKED])
+        some = slice(None, None, len(X) // _SEEN + 1)
+        more = _standing_out(scaled[some, looked], left[some], np.isin(looked, top))
+        more = looked[more[0]], looked[more[1]]
+        self.first, self.second = np.append(self.first, more[0]), np.append(self.second, more[1])
         curves = self._curves(scaled)
         self.middle, size = curves.mean(axis=0), curves.std(axis=0)
         self.size = np.where(size > 1e-9, size, np.inf) / _SIZE
@@ -79,6 +91,28 @@ class Curved:
         tamed = self._tamed(scaled)
         curves = (self._curves(tamed) - self.middle) / self.size
         return np.column_stack([scaled, tamed[:, list(self.steps)], curves])
+
+
+def _standing_out(scaled: Floats, left: Floats, taken: Bools) -> tuple[Ints, Ints]:
+    """Find the products, but those of columns that are `taken`, that noise would hardly show in `left`.
+
+    What columns and their squares say of it is taken out before: a product may only stand for these.
+    """
+    first, second = np.triu_indices(scaled.shape[1], 1)
+    if not len(first):
+        return first, second
+    square = scaled**2
+    alone = np.column_stack([scaled, square - square.mean(axis=0)])
+    gram = alone.T @ alone
+    gram[np.diag_indices_from(gram)] += _SPARED * len(left)
+    left = left - alone @ np.linalg.solve(gram, alone.T @ left)
+    told = np.abs(((scaled * left[:, None]).T @ scaled)[first, second])
+    told /= np.sqrt(np.maximum((square.T @ square)[first, second], 1.0) * max(float(left @ left), 1e-300))
+    told[taken[first] & taken[second]] = 0.0
+    order = np.argsort(-told, kind="stable")[:_MORE]
+    limit = (np.sqrt(2.0 * np.log(len(first))) + _ABOVE) / np.sqrt(len(left))
+    order = order[told[order] > limit]
+    return first[order], second[order]
 
 
 def _steps(values: Floats) -> tuple[Floats, Floats]:
