@@ -164,7 +164,7 @@ def test_what_adjusting_left_and_its_chance_are_those_of_the_rows_in_memory(tabl
         seen.append(about["left"])
         return describe_assumptions(**about)
 
-    for module in ("whyprompt.effects.estimate", "whyprompt.effects.large.estimate"):
+    for module in ("whyprompt.effects.estimate", "whyprompt.effects.large.estimated"):
         monkeypatch.setattr(f"{module}.describe_assumptions", noted)
     estimate_effect(frame, **ALL, **asked)
     estimate_effect(path, **ALL, **asked, **PASSES)
@@ -297,7 +297,7 @@ def test_models_of_many_rows_are_fitted_to_a_sample_and_the_sentence_says_so(tmp
     asked = {**ARMS, "confounders": ["x", "z"], "estimand": "ate", **PASSES}
     found = estimate_effect(path, **asked)
     assert abs(found.estimate - 0.3) < 3 * found.std_error < 0.1
-    assert "were fitted to samples of" in found.sentence
+    assert "were learned from samples of" in found.sentence
     lines = estimate_effect(path, method={"aipw": {"outcome_model": "linear"}}, propensity="logit", **asked)
     assert lines.estimate - 0.3 > 10 * lines.std_error
     assert "samples" not in lines.sentence
@@ -383,6 +383,10 @@ def test_rows_are_dealt_alike_by_place_where_they_are_very_many(tables, monkeypa
         monkeypatch.setattr(module, "HASHED", 10)
     assert same(frame, path, **ALL, **TEXTBOOK).estimate != drawn
     same(frame, path, cluster="site", **ALL, **TEXTBOOK)
+    # What is larger is sorted in parts, by ranges of the first key.
+    monkeypatch.setattr(sys.modules["whyprompt.effects.large.dealt"], "_AT_A_TIME", 1e-4)
+    for names in (["x", "z"], ["task", "x"], ["b", "z"]):
+        same(frame, path, **ARMS, confounders=names, **TEXTBOOK)
     shuffled = estimate_effect(frame.sample(frac=1.0, random_state=0), **ALL, **TEXTBOOK).estimate
     close(shuffled, estimate_effect(frame, **ALL, **TEXTBOOK).estimate)
     made = duckdb.sql("from range(20000) t(i)").project(hashed_sql("(i + 7)", 5, 3)).fetchall()

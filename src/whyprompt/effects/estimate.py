@@ -24,9 +24,9 @@ from whyprompt.effects.methods.make import settle_plan
 from whyprompt.effects.methods.weights import raw_weights
 from whyprompt.effects.pipeline import bootstrapped, compute
 from whyprompt.effects.problem import choose_confounders, prepare, refuse_post_treatment
-from whyprompt.effects.result import EffectResult, differ_words, effect_sentence
+from whyprompt.effects.result import differ_words, effect_sentence
 from whyprompt.effects.separation import explain_separation, refuse_apart, spared_words, without_counterpart
-from whyprompt.effects.stated import adjusted_for, risk_words, settings_of, warnings_of
+from whyprompt.effects.stated import adjusted_for, result_of, risk_words
 from whyprompt.effects.subgroups import (
     heterogeneity,
     impossible_limits,
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from whyprompt.effects.methods.make import MethodLike
     from whyprompt.effects.methods.method import Fit, Plan
     from whyprompt.effects.problem import Problem
+    from whyprompt.effects.result import EffectResult
     from whyprompt.graph.model import CausalGraph
     from whyprompt.results import Assumption, BalanceRow, Estimate
     from whyprompt.tables import Table
@@ -333,50 +334,26 @@ def _result(
         removed=_removed(problem, fit, row),
         left=_left(problem, plan, fit) if design != "randomized" else None,
     )
-    return EffectResult(
-        sentence="",
-        treatment=problem.treatment_name,
-        outcome=problem.outcome_name,
-        treated=problem.treated_level,
-        control=problem.control_level,
-        axis=f"difference in {problem.outcome_name}, {problem.treated_level} minus {problem.control_level}",
-        estimand=plan.estimand,
-        method=plan.method.name,
-        overall=row,
-        level=plan.level,
-        ess_treated=ess[0],
-        ess_control=ess[1],
-        balance=balance,
+    made = result_of(
+        problem,
+        plan,
+        row,
         assumptions=assumptions,
-        warnings=warnings_of(
-            plan,
-            row,
-            assumptions,
-            fit.warnings,
-            problem,
-            design=design,
-            adjusted=bool(problem.confounders),
-            arms=(int(t.sum()), int((~t).sum())),
-            spare=_left_out(problem, plan, fit),
-            binary=is_binary(problem.y),
-            impossible=impossible_limits(problem.y, fit),
-        ),
-        std_error_method=fit.std_error_method,
-        settings=settings_of(
-            plan,
-            fit.settings,
-            known=problem.known_score is not None,
-            discarded=int(fit.discarded.sum()),
-            cluster=problem.cluster_name,
-            levels=problem.design.levels,
-        ),
-        confounders=() if plan.method.name == "naive" else problem.confounders,
+        balance=balance,
+        ess=ess,
+        of_fit=fit.warnings,
+        settings=fit.settings,
+        how=fit.std_error_method,
+        design=design,
+        confounders=problem.confounders,
+        arms=(int(t.sum()), int((~t).sum())),
+        spare=_left_out(problem, plan, fit),
+        binary=is_binary(problem.y),
+        impossible=impossible_limits(problem.y, fit),
+        discarded=int(fit.discarded.sum()),
         measures=risk_measures(problem, plan, fit),
-        treated_rows=t,
-        weights=w,
-        propensity=fit.propensity,
-        matched=fit.matched,
     )
+    return changed(made, treated_rows=t, weights=w, propensity=fit.propensity, matched=fit.matched)
 
 
 def _by_chances(problem: Problem, plan: Plan, fit: Fit) -> Floats:

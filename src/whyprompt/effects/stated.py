@@ -2,17 +2,110 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from whyprompt._words import format_number
 from whyprompt.effects.methods.method import told
+from whyprompt.effects.result import EffectResult
+from whyprompt.effects.separation import Arms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from whyprompt.effects.methods.method import Plan
-    from whyprompt.effects.separation import Arms
-    from whyprompt.results import Assumption, Estimate
+    from whyprompt.results import Assumption, BalanceRow, Estimate
+    from whyprompt.stats.design import Design
+
+
+class Compared(Arms, Protocol):
+    """The rows of two arms by their names, whether they are in memory or not."""
+
+    @property
+    def treatment_name(self) -> str:
+        """The column of the arm."""
+
+    @property
+    def outcome_name(self) -> str:
+        """The column of the outcome."""
+
+    @property
+    def cluster_name(self) -> str | None:
+        """The column of the clusters."""
+
+    @property
+    def known_score(self) -> object | None:
+        """A propensity that is known."""
+
+    @property
+    def design(self) -> Design:
+        """The confounders as numbers."""
+
+
+def result_of(
+    of: Compared,
+    plan: Plan,
+    row: Estimate,
+    *,
+    assumptions: tuple[Assumption, ...],
+    balance: tuple[BalanceRow, ...],
+    ess: tuple[float, float],
+    of_fit: Sequence[str],
+    settings: Mapping[str, Any],
+    how: str,
+    design: str,
+    confounders: tuple[str, ...],
+    arms: tuple[int, int],
+    spare: Sequence[str],
+    binary: bool,
+    impossible: Sequence[str],
+    discarded: int = 0,
+    measures: tuple[Estimate, ...] = (),
+) -> EffectResult:
+    """Put an estimate beside what was checked of it, as yet without a sentence.
+
+    `ess` are the effective sample sizes of the arms, `how` names the standard error; the rest is as in
+    `warnings_of` and `settings_of`.
+    """
+    return EffectResult(
+        sentence="",
+        treatment=of.treatment_name,
+        outcome=of.outcome_name,
+        treated=of.treated_level,
+        control=of.control_level,
+        axis=f"difference in {of.outcome_name}, {of.treated_level} minus {of.control_level}",
+        estimand=plan.estimand,
+        method=plan.method.name,
+        overall=row,
+        level=plan.level,
+        ess_treated=ess[0],
+        ess_control=ess[1],
+        balance=balance,
+        assumptions=assumptions,
+        warnings=warnings_of(
+            plan,
+            row,
+            assumptions,
+            of_fit,
+            of,
+            design=design,
+            adjusted=bool(confounders),
+            arms=arms,
+            spare=spare,
+            binary=binary,
+            impossible=impossible,
+        ),
+        std_error_method=how,
+        settings=settings_of(
+            plan,
+            settings,
+            known=of.known_score is not None,
+            discarded=discarded,
+            cluster=of.cluster_name,
+            levels=of.design.levels,
+        ),
+        confounders=() if plan.method.name == "naive" else confounders,
+        measures=measures,
+    )
 
 
 def adjusted_for(confounders: Sequence[str], exact: Sequence[str], plan: Plan) -> tuple[str, ...]:

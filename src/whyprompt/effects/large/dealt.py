@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from whyprompt.effects.large.errors import check_clusters
+from whyprompt.effects.large.rows import literal
 from whyprompt.effects.methods.aipw import HASHED, check_folds, deal_units, hashed_sql
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from whyprompt.effects.large.sums import Means
     from whyprompt.effects.methods.aipw import AIPW
 
+# So many times the memory is sorted at a time: DuckDB merges what it put aside in blocks that it holds.
+_AT_A_TIME = 2
 # A sum over the rows so far, which DuckDB takes as they pass.
 _SO_FAR = "over (rows between unbounded preceding and current row)"
 
@@ -36,15 +39,18 @@ def dealt(rows: Rows, means: Means, method: AIPW, random_state: int) -> tuple[st
     ones = f"count(*) filter (t) {_SO_FAR}"
     made = f"(select *, row_number() over () - 1 as nth, {ones} as ones from {rows.relation})"
     made = f"(select * exclude (ones), case when t then ones else nth + 1 - ones end - 1 as turn from {made})"
-    made = f"(select * exclude (nth) from {made} order by {', '.join(order)}, nth)"
-    made = f"(select *, row_number() over () - 1 as place, {ones} as ones from {made})"
-    made = f"(select * exclude (ones), case when t then ones - 1 else place - ones end as own from {made})"
+    own = "case when t then ones - 1 else place - ones end"
     fold = "0"
     if folds > 1 and units is None and n > HASHED:
-        fold = hashed_sql(f"(own + {_offset(rows, means, order)})", folds, random_state)
-    rows.connection.execute(
-        f"create or replace temp table placed as select * exclude (own), {fold} as fold from {made}"
-    )
+        fold = hashed_sql(f"({own} + {_offset(rows, means, order)})", folds, random_state)
+    before, of_arm = 0, 0
+    for k, part in enumerate(_parts(rows, made, order[0], n)):
+        ordered = f"(select * exclude (nth) from {made} where {part} order by {', '.join(order)}, nth)"
+        turns = f"row_number() over () - 1 + {before} as place, {ones} + {of_arm} as ones"
+        ordered = f"(select *, {turns} from {ordered})"
+        into = "insert into placed" if k else "create or replace temp table placed as"
+        rows.connection.execute(f"{into} select * exclude (ones), ({fold})::bigint as fold from {ordered}")
+        before, of_arm = rows.ask("select count(*), count(*) filter (t) from placed")[0]
     if folds == 1 or (units is None and n > HASHED):
         return "placed", folds
     import pyarrow as pa
@@ -64,6 +70,21 @@ def dealt(rows: Rows, means: Means, method: AIPW, random_state: int) -> tuple[st
     )
     rows.connection.execute("drop table placed; drop table units")
     return "dealt", folds
+
+
+def _parts(rows: Rows, relation: str, first: str, n: int) -> list[str]:
+    """Write ranges of the first key, so that what is sorted at a time is a few times the memory at most."""
+    size = 8 * n * (len(rows.x) + 6)
+    count = int(-(-size // (_AT_A_TIME * rows.table.limit)))
+    if count < 2:
+        return ["true"]
+    shares = ", ".join(str(k / count) for k in range(1, count))
+    (found,) = rows.first([f"approx_quantile({first}, [{shares}])"], relation)
+    cuts = [literal(float(cut)) for cut in sorted(set(found))]
+    return [
+        " and ".join([*([f"{first} >= {low}"] if low else []), *([f"{first} < {high}"] if high else [])])
+        for low, high in zip(["", *cuts], [*cuts, ""], strict=True)
+    ]
 
 
 def _offset(rows: Rows, means: Means, order: list[str]) -> str:

@@ -104,6 +104,26 @@ class Rows:
         tell(self.passes[0], 0, f"pass {self.passes[0]}")
 
     @property
+    def treatment_name(self) -> str:
+        """The column of the arm."""
+        return self.treatment
+
+    @property
+    def outcome_name(self) -> str:
+        """The column of the outcome."""
+        return self.outcome
+
+    @property
+    def cluster_name(self) -> str | None:
+        """The column of the clusters."""
+        return self.cluster
+
+    @property
+    def known_score(self) -> str | None:
+        """The chance of the treated arm, where it is known."""
+        return self.known
+
+    @property
     def folder(self) -> Path:
         """Where files may be put that are taken away with the connection."""
         ((name,),) = self.connection.execute("select current_setting('temp_directory')").fetchall()
