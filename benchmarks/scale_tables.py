@@ -6,6 +6,10 @@ the tables of `--both` rows stands the estimate in memory; those of `--rows` hav
 
     python benchmarks/scale_tables.py                              # 1e5 and 1e6 rows both ways, 1e7 in passes
     python benchmarks/scale_tables.py --both --rows 100000000      # 6 GB on disk; some minutes
+    python benchmarks/scale_tables.py --coverage 80                # models from samples; curves confound
+
+`--coverage` draws tables in which curves and products of the covariates decide arm and outcome, and estimates
+the average effect of 0.3 in passes, by models from samples of a quarter of the rows and by straight lines.
 """
 
 from __future__ import annotations
@@ -22,8 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet as pq
 
 import whyprompt as wp
+from whyprompt.effects.large import learned
 from whyprompt.effects.large.source import parquet_files
 
 COVARIATES = ("a", "b", "c", "d", "e", "f")
@@ -92,6 +100,43 @@ def measured(path: Path, method: str, memory: int | str) -> dict[str, Any]:
     return found
 
 
+def covered(repeats: int, rows: int = 20_000) -> None:
+    """Count how often the intervals of tables drawn anew hold the effect, by learned models and by lines."""
+    learned.ROWS = rows // 4
+    ways: dict[str, dict[str, Any]] = {
+        "default": {},
+        "lines": {"method": {"aipw": TEXTBOOK}, "propensity": "logit"},
+    }
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "t.parquet")
+        for draw in range(repeats):
+            rng = np.random.default_rng([8, draw])
+            a, b, c = rng.normal(size=(3, rows))
+            d = (rng.random(rows) < 0.4).astype(float)
+            link = -0.6 + 0.8 * np.abs(a) + 0.4 * a * b - 0.3 * np.sin(2 * c) + 0.3 * d
+            arm = rng.random(rows) < 1 / (1 + np.exp(-link))
+            y = 0.3 * arm + np.abs(a) + 0.5 * a * b - 0.5 * np.sin(2 * c) + 0.3 * d + rng.normal(size=rows)
+            pq.write_table(pa.table({"arm": arm.astype(int), "y": y, "a": a, "b": b, "c": c, "d": d}), path)
+            for name, asked in ways.items():
+                result = wp.estimate_effect(
+                    path,
+                    treatment="arm",
+                    outcome="y",
+                    confounders=["a", "b", "c", "d"],
+                    estimand="ate",
+                    memory="1KB",
+                    **asked,
+                )
+                found[name].append((result.estimate - 0.3, result.std_error or float("nan")))
+    print(f"{rows:,} rows, models from {learned.ROWS:,}, {repeats} tables")
+    print(f"{'':8} {'bias':>8} {'spread':>8} {'mean error':>10} {'in 95% intervals':>17}")
+    for name, pairs in found.items():
+        off, error = np.array(pairs).T
+        inside = float((np.abs(off) <= 1.96 * error).mean())
+        print(f"{name:8} {off.mean():8.4f} {off.std(ddof=1):8.4f} {error.mean():10.4f} {inside:17.3f}")
+
+
 def line(rows: int, method: str, found: dict[str, Any], digits: str) -> str:
     estimate, error = found["figures"][:2]
     return (
@@ -109,7 +154,13 @@ def main() -> None:
     parser.add_argument(
         "--one", nargs=3, metavar=("PATH", "METHOD", "MEMORY"), help="one estimate, in this process"
     )
+    parser.add_argument(
+        "--coverage", type=int, metavar="TABLES", help="so many tables drawn anew, and no other"
+    )
     asked = parser.parse_args()
+    if asked.coverage:
+        covered(asked.coverage)
+        return
     if asked.one:
         one(*asked.one)
         return
