@@ -102,7 +102,8 @@ def measured(path: Path, method: str, memory: int | str) -> dict[str, Any]:
 
 def covered(repeats: int, rows: int = 20_000) -> None:
     """Count how often the intervals of tables drawn anew hold the effect, by learned models and by lines."""
-    learned.ROWS = rows // 4
+    sample = rows // 4
+    vars(learned)["ROWS"] = sample
     ways: dict[str, dict[str, Any]] = {
         "default": {},
         "lines": {"method": {"aipw": TEXTBOOK}, "propensity": "logit"},
@@ -129,7 +130,7 @@ def covered(repeats: int, rows: int = 20_000) -> None:
                     **asked,
                 )
                 found[name].append((result.estimate - 0.3, result.std_error or float("nan")))
-    print(f"{rows:,} rows, models from {learned.ROWS:,}, {repeats} tables")
+    print(f"{rows:,} rows, models from {sample:,}, {repeats} tables")
     print(f"{'':8} {'bias':>8} {'spread':>8} {'mean error':>10} {'in 95% intervals':>17}")
     for name, pairs in found.items():
         off, error = np.array(pairs).T
