@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -408,6 +410,23 @@ def test_the_picture_of_the_answer_draws_both_means_and_the_interval_of_the_chan
     ((dashed,),) = [rows for rows in values(chart) if set(rows[0]) == {"at"}]
     assert dashed["at"] == 0.42
     assert chart.to_dict()["description"].startswith("right under direct: 42%; under cot: 38%.")
+    # At an edge the interval's words stay inside.
+    for ends in ((0.9, 1.0), (-1.0, -0.9)):
+        far = charts.change_plot(
+            0.0,
+            ends[1],
+            ends,
+            names=("a", "b"),
+            labels=("0", "1"),
+            interval="95% interval of the change",
+            title="y",
+            width=width,
+        )
+        spec = json.dumps(far.to_dict())
+        least, most = json.loads(re.search(r'"domain": (\[-?[\d.]+, -?[\d.]+\])', spec)[1])
+        (written,) = [rows for rows in values(far) if set(rows[0]) == {"arm", "at", "label"}]
+        half = 0.5 * 160 / (width - 110) * (most - least)
+        assert least + half - 0.02 <= written[0]["at"] <= most - half + 0.02
     bare = charts.change_plot(
         0.4, 0.4, None, names=("a", "b"), labels=("0.4", "0.4"), interval="", title="y", width=width
     )

@@ -84,18 +84,18 @@ def change_plot(
     marks: Any = alt.Chart(data(rows))
     layers: list[Any] = [rule_at(before)]
     if ends is not None:
-        span = [
-            {"arm": second, "at": before + low, "to": before + high, "label": interval, "words": interval}
-        ]
-        line: Any = alt.Chart(data(span))
-        layers.append(
+        ends_of = {"arm": second, "at": before + low, "to": before + high, "words": interval}
+        # In the middle of the interval, as far as a text of so many pixels has room there.
+        half = 0.5 * min(1.0, 6.4 * len(interval) / max(width - 110, 1)) * (most - least + 2 * pad)
+        middle = max(least - pad + half, min(before + (low + high) / 2, most + pad - half))
+        line: Any = alt.Chart(data([ends_of]))
+        written_at: Any = alt.Chart(data([{"arm": second, "at": middle, "label": interval}]))
+        layers += [
             line.mark_rule(color=BLUE, strokeWidth=9, opacity=0.45, strokeCap="butt").encode(
                 x=x, x2="to:Q", y=y, description="words:N"
-            )
-        )
-        layers.append(
-            line.mark_text(color=MUTED, align="left", dy=19, fontSize=12).encode(x=x, y=y, text="label:N")
-        )
+            ),
+            written_at.mark_text(color=MUTED, dy=19, fontSize=12).encode(x=x, y=y, text="label:N"),
+        ]
     layers += [
         marks.mark_point(filled=True, size=150, opacity=1).encode(
             x=x, y=y, description="words:N", color=alt.Color("colour:N", scale=None)

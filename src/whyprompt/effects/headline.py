@@ -22,7 +22,20 @@ Verdict = Literal[
 # A log-probability is not among them: a right answer that is likelier may still not be given. Nor is "score".
 _RIGHT = {
     *("exact_match", "numeric_match", "string_match", "choice_match", "code_match", "multiple_choice"),
-    *("match", "includes", "accuracy", "acc", "correct", "is_correct", "em", "pass", "passed", "pass@1"),
+    *(
+        "match",
+        "exact",
+        "exactmatch",
+        "includes",
+        "accuracy",
+        "acc",
+        "correct",
+        "is_correct",
+        "em",
+        "pass",
+        "passed",
+        "pass@1",
+    ),
 }
 _HIGHER = {*_RIGHT, "token_f1", "f1", "acc_norm", "well_formed", "quasi_exact_match", "bleu", "rouge"}
 _LOWER = {"perplexity", "error_rate", "wer", "cer"}
@@ -222,7 +235,9 @@ def headline(result: _Effect) -> str:
     what = verdict(result)
     if what == "no effect":
         return f"{_beside(result)}: {no_effect(result)}."
-    return f"{_from_to(result)}: {_said(result, what)}{condition(result)}."
+    # Of logs whose arms differ in more than the arm.
+    more = " More than the arm differs between these runs." if result.figures.get("one_treatment") else ""
+    return f"{_from_to(result)}: {_said(result, what)}{condition(result)}.{more}"
 
 
 def outcome_words(result: _Effect) -> str:
@@ -278,9 +293,7 @@ def _said(result: _Effect, what: Verdict) -> str:
 
 
 def condition(result: _Effect) -> str:
-    """Say what the sentence hangs on where chance did not decide the arm, or more than the arm differed."""
-    if result.figures.get("one_treatment"):
-        return ", by all at once that differs between the runs"
+    """Say what the sentence hangs on where chance did not decide the arm."""
     if result.items is not None:
         return ""
     open_ones = [a.name for a in result.assumptions if a.status == "untestable"]
