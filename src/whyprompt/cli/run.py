@@ -243,8 +243,8 @@ def report(
         list[Path],
         typer.Argument(
             help="A study (.yaml, .toml) and the page to write (default: report.html in its folder of"
-            " results); or logs of other tools, folders, patterns.",
-            metavar="STUDY [FILE] | LOG...",
+            " results); two studies, to compare them; or logs of other tools, folders, patterns.",
+            metavar="STUDY [FILE] | STUDY STUDY | LOG...",
         ),
     ],
     *,
@@ -266,14 +266,15 @@ def report(
         Path | None,
         typer.Option(
             "--out",
-            help="A study's folder of results (default: runs/NAME); of logs the page (default: report.html).",
+            help="A study's folder of results (default: runs/NAME); of logs, or of two studies, the page"
+            " (default: report.html).",
             metavar="DIR|FILE",
         ),
     ] = None,
     no_code: NoCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write one self-contained HTML page: a study's, or that of two arms of logs, or of all against one."""
+    """Write one self-contained HTML page: a study's, of two studies, or of arms of logs."""
     from whyprompt.page.page import write_report
 
     of_log = {"arm": arm, "scorer": scorer, "item": item, "reference": reference}
@@ -285,6 +286,10 @@ def report(
         refuse(
             ", ".join(f"--{name}" for name in given), "with a study, which names its own arms and outcomes"
         )
+        two = [path for path in paths if path.suffix.lower() in STUDIES]
+        if len(paths) == 2 == len(two):
+            _report_two(paths, out, no_code=no_code, as_json=as_json)
+            return
         if len(paths) > 2:
             raise InputError(
                 f"{paths[2]}: a study is followed by the page to write, and by nothing more",
@@ -298,6 +303,18 @@ def report(
             raise InputError(f"{out} is a folder", hint=f"name the page: --out {out / 'report.html'}")
         found, effect = effect_for_page(paths, of_log, asked)
         path = write_report(found, effect, target=out)
+    content = {"report": str(path), "bytes": path.stat().st_size}
+    put(content, f"The report is at {path.resolve()}", as_json=as_json)
+
+
+def _report_two(paths: list[Path], out: Path | None, *, no_code: bool, as_json: bool) -> None:
+    """Write the page of two studies, of their folders under ``runs``."""
+    from whyprompt.page.page import write_comparison
+
+    if out is not None and out.is_dir():
+        raise InputError(f"{out} is a folder", hint=f"name the page: --out {out / 'report.html'}")
+    folders = [opened(path, None, no_code=no_code)[1] for path in paths]
+    path = write_comparison(paths, folders, target=out or Path("report.html"))
     content = {"report": str(path), "bytes": path.stat().st_size}
     put(content, f"The report is at {path.resolve()}", as_json=as_json)
 

@@ -19,7 +19,7 @@ from whyprompt.page.external import Material
 from whyprompt.page.panel import ATTENTION_BYTES, head_data
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from whyprompt.answers.external import StudyEffect
     from whyprompt.answers.internal import StudyMediation
@@ -221,6 +221,66 @@ def write_report(
     path = path if target is None else Path(target)
     elsewhere = "STUDY FILE" if isinstance(study, str | Path) else "LOG... --out FILE"
     with whole_file(path, hint=f"write it elsewhere: whyprompt report {elsewhere}") as file:
+        file.write(page.encode())
+    return path
+
+
+def write_comparison(
+    studies: Sequence[str | Path], folders: Sequence[str | Path], *, target: str | Path = "report.html"
+) -> Path:
+    """Write one page of two studies that were run: both answers, and whether their effects differ.
+
+    Parameters
+    ----------
+    studies : sequence of str or Path
+        Two study files.
+    folders : sequence of str or Path
+        Their folders of results.
+    target : str or Path, default "report.html"
+        Where to write.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    StoreError
+        If a study was not run, or the page cannot be written.
+    DataError
+        If there are not two of them, or the page would take the place of a study.
+
+    Examples
+    --------
+    >>> write_comparison(["a.yaml", "b.yaml"], ["runs/a", "runs/b"])  # doctest: +SKIP
+    """
+    from whyprompt.answers.external import study_effect
+    from whyprompt.answers.two_studies import compare_effects
+    from whyprompt.page.of_two import two_sections
+    from whyprompt.study import load_study
+    from whyprompt.trials.run import load_trials
+
+    if len(studies) != 2 or len(folders) != 2:
+        raise DataError(f"two studies are compared, and {len(studies)} are given")
+    path = Path(target)
+    if path.resolve() in {Path(study).resolve() for study in studies}:
+        raise DataError(f"{path} is one of the studies", hint="give the page a name of its own")
+    plans = [load_study(study) for study in studies]
+    effects = [
+        study_effect(plan, load_trials(plan, folder)) for plan, folder in zip(plans, folders, strict=True)
+    ]
+    called = (plans[0].name, plans[1].name)
+    names = called if called[0] != called[1] else (str(studies[0]), str(studies[1]))
+    same = plans[0].items == plans[1].items and plans[0].seeds.items == plans[1].seeds.items
+    compared = compare_effects(effects[0], effects[1], names=names, same_items=same)
+    sections = two_sections(compared, effects, plans, names=names, files=[str(study) for study in studies])
+    title = f"Do {names[0]!r} and {names[1]!r} differ in their effect?"
+    results = {
+        "comparison": compared.to_dict(),
+        "effects": {name: effect.to_dict() for name, effect in zip(names, effects, strict=True)},
+    }
+    page = _small(_render(title, sections, results, None), hint="have fewer subgroups (effect.by)")
+    with whole_file(path, hint="write it elsewhere: whyprompt report STUDY STUDY --out FILE") as file:
         file.write(page.encode())
     return path
 
