@@ -4,13 +4,17 @@
     python notebooks/execute.py --size small --out D  # a quick check: copies into the folder D
     python notebooks/execute.py 01_example1_psm       # one of them
 
-A notebook fails on an error, and on an exercise whose own solution does not pass its check.
+An exercise is a cell with dots in place of an answer; its solution is folded away in the text below it. That
+is what runs here in place of the dots, which stay in what is stored. A notebook fails on an error, and on an
+exercise whose own solution does not pass its check.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
+import re
 import shutil
 import sys
 import time
@@ -24,6 +28,21 @@ HERE = Path(__file__).parent
 NAMES = ("00_setup_and_theory", "01_example1_psm", "02_example2_mediation")
 
 
+SOLUTION = re.compile(r"<details>.*?```python\n(.*?)```.*?</details>", re.DOTALL)
+
+
+def solutions(notebook: nbformat.NotebookNode) -> dict[int, str]:
+    """Give the solution of each exercise, by the number of its cell."""
+    found: dict[int, str] = {}
+    for number, (cell, below) in enumerate(itertools.pairwise(notebook.cells)):
+        if "exercise" in cell.metadata.get("tags", ()):
+            folded = SOLUTION.search(below.source)
+            if folded is None:
+                raise ValueError(f"cell {number} is an exercise, and no solution is folded below it")
+            found[number] = folded.group(1)
+    return found
+
+
 def text_of(cell: nbformat.NotebookNode) -> str:
     """Give what a cell printed."""
     return "".join(o.get("text", "") for o in cell.get("outputs", ()) if o.output_type == "stream")
@@ -33,6 +52,9 @@ def execute(source: Path, target: Path, *, timeout: int) -> list[str]:
     """Run one notebook, write it with its outputs, and give what went wrong."""
     notebook = nbformat.read(source, as_version=4)
     problems: list[str] = []
+    asked = {}
+    for number, solution in solutions(notebook).items():
+        asked[number], notebook.cells[number].source = notebook.cells[number].source, solution
     client = NotebookClient(
         notebook,
         timeout=timeout,
@@ -44,6 +66,8 @@ def execute(source: Path, target: Path, *, timeout: int) -> list[str]:
         client.execute()
     except CellExecutionError as error:
         problems.append(str(error))
+    for number, question in asked.items():
+        notebook.cells[number].source = question
     for number, cell in enumerate(notebook.cells):
         if cell.cell_type != "code":
             continue
@@ -53,6 +77,12 @@ def execute(source: Path, target: Path, *, timeout: int) -> list[str]:
             problems.append(f"cell {number}: the solution given does not pass: {text_of(cell).strip()}")
     nbformat.write(notebook, target)
     return problems
+
+
+def _processor_seconds() -> float:
+    """Give the processor time of the kernels that have ended."""
+    used = os.times()
+    return used.children_user + used.children_system
 
 
 def main() -> None:
@@ -75,11 +105,10 @@ def main() -> None:
     failed = False
     for name in chosen.names:
         file = f"{name.removesuffix('.ipynb')}.ipynb"
-        begun = time.perf_counter()
+        begun, spent = time.perf_counter(), _processor_seconds()
         problems = execute(HERE / file, out / file, timeout=chosen.timeout)
-        print(
-            f"{file}: {time.perf_counter() - begun:.0f} s, {'FAILED' if problems else 'passed'}", flush=True
-        )
+        took = f"{time.perf_counter() - begun:.0f} s, {_processor_seconds() - spent:.0f} of a processor"
+        print(f"{file}: {took}, {'FAILED' if problems else 'passed'}", flush=True)
         for problem in problems:
             print(problem, file=sys.stderr)
         failed = failed or bool(problems)

@@ -37,6 +37,18 @@ def test_exercises_have_checks_and_their_solutions_pass(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_exercises_hide_their_solutions(name):
+    cells = read(name)["cells"]
+    asked = [n for n, c in enumerate(cells) if "exercise" in c["metadata"].get("tags", [])]
+    assert len(asked) == 3
+    for n in asked:
+        question, below = "".join(cells[n]["source"]), "".join(cells[n + 1]["source"])
+        variable = re.fullmatch(r"(\w+) = \.\.\.", question)[1]
+        assert below.startswith("<details><summary>Solution</summary>")
+        assert f"\n{variable} = " in below.split("```python")[1]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_it_opens_with_what_the_reader_learns_and_shows_pictures_as_png(name):
     first = "".join(read(name)["cells"][0]["source"])
     assert "What you will learn" in first
@@ -65,6 +77,35 @@ def test_what_is_stored_was_run_at_full_size_on_the_embedded_model(name):
 def test_no_path_of_a_machine_is_stored(name):
     text = (FOLDER / f"{name}.ipynb").read_text(encoding="utf-8")
     assert re.findall(r"/(?:home|root|work|tmp|Users)/", text) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_none_is_too_large_to_open(name):
+    assert (FOLDER / f"{name}.ipynb").stat().st_size < 1_500_000
+
+
+WORDS = {
+    "00_setup_and_theory": (
+        "ITE, ATE, ATT, SUTVA, positivity, unconfoundedness, backdoor, front-door, kernel, caliper, SMD, KS, "
+        "MICE, MCAR, MAR, MNAR, common support, sequential ignorability, Baron and Kenny, moderation, "
+        "temperature, ordinal, vocabulary, task_complexity, binning, outliers, scaling, bootstrap, Pearl, "
+        "Rubin, Imbens, Rosenbaum, Stuart, Keele, Mackenzie, Schölkopf, Vaswani, Wei, Vig"
+    ),
+    "01_example1_psm": "ATT, ATE, SMD, bootstrap, Rosenbaum, Imbens, Stuart, Natural Instructions",
+    "02_example2_mediation": (
+        "sequential ignorability, Baron and Kenny, GSM8K, Vaswani, Wei, Vig, Pearl, task_complexity"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_speaks_the_words_of_the_field(name):
+    text = "".join("".join(c["source"]) for c in read(name)["cells"])
+    assert [w for w in WORDS[name].split(", ") if w.lower() not in text.lower()] == []
+
+
+def test_example_1_says_that_it_read_natural_instructions():
+    assert "REAL files of Natural Instructions" in "".join(printed(c) for c in code("01_example1_psm"))
 
 
 def test_matching_in_example_1_balanced_every_covariate():
