@@ -460,6 +460,16 @@ def test_the_page_never_scrolls_sideways(visit, size):
     assert out == []
 
 
+def test_a_table_of_effects_is_seen_whole_on_a_phone(visit):
+    driver = visit(PHONE)
+    wide, window = driver.execute_script(
+        """
+        const box = document.querySelector("[data-table=effects]").closest(".scroll");
+        return [box.scrollWidth, box.clientWidth];"""
+    )
+    assert 0 < wide <= window
+
+
 def luminance(colour):
     r, g, b = (int(c) / 255 for c in re.findall(r"\d+", colour)[:3])
     return sum(

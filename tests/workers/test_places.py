@@ -3,13 +3,17 @@
 import json
 import multiprocessing
 import os
+import secrets
+import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -212,7 +216,7 @@ def count_of(path, table):
             return 0
 
 
-def disturbed_run(study_path, out, number, *on):
+def disturbed_run(study_path, out, number, *on, env=None):
     """Start the command with workers, and stop it in the middle of a unit; its texts, error and workers."""
     run = subprocess.Popen(
         [sys.executable, "-c", MAIN, "run", str(study_path), "--out", str(out), *on],
@@ -220,6 +224,7 @@ def disturbed_run(study_path, out, number, *on):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        env=env,
     )
     ends = time.monotonic() + 400
     while count_of(out / "trials.sqlite", "texts") < 5 and time.monotonic() < ends:
@@ -319,6 +324,72 @@ def test_ray_computes_what_one_process_computes_and_an_actor_and_a_node_may_be_l
         assert computed(study_path, tmp_path / "ray", lose) == alone
         assert lost == ["actor", "node"]
         assert judged(table) == here
+
+
+@pytest.fixture
+def address(tmp_path):
+    """A cluster of its own ports that `ray start` began, for Ray's client."""
+    for needed in ("ray", "grpc"):
+        pytest.importorskip(needed, reason="Ray's client is not installed: pip install 'whyprompt[scale]'")
+    ports = []
+    for _ in range(4):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            ports.append(free.getsockname()[1])
+    # Paths of sockets are short.
+    folder = tempfile.mkdtemp(prefix="wr", dir="/tmp")
+    named = ("port", "ray-client-server-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port")
+    given = [f"--{name}={port}" for name, port in zip(named, ports, strict=True)]
+    # Other clusters of this machine have the usual ports.
+    given += ["--min-worker-port=0", "--max-worker-port=0", "--num-cpus=2", f"--temp-dir={folder}"]
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *given]
+    # It asks for a token, which is this test's own, and gives up a driver sooner than after 30 s.
+    asks = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    env = {**os.environ, **asks, "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "2"}
+    command += ["--include-dashboard=false", "--disable-usage-stats"]
+    with (tmp_path / "ray.log").open("w") as log:
+        head = subprocess.Popen(command, stdout=log, stderr=log, env=env)
+    try:
+        ends = time.monotonic() + 200
+        while time.monotonic() < ends:
+            assert head.poll() is None, (tmp_path / "ray.log").read_text(encoding="utf-8")
+            with suppress(OSError), socket.create_connection(("127.0.0.1", ports[1]), timeout=1):
+                break
+            time.sleep(0.2)
+        yield f"ray://127.0.0.1:{ports[1]}", head, env
+    finally:
+        below = descendants(head.pid)
+        head.terminate()
+        head.wait(60)
+        assert gone(below)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_driver_of_rays_client_is_killed_and_the_next_computes_what_one_process_computes(
+    study_path, alone, tmp_path, address
+):
+    url, head, env = address
+    out, on = tmp_path / "out", ("--on", url, "--workers", "1")
+
+    def actors():
+        return {pid for pid in descendants(head.pid) if comm(pid).startswith("ray::Whyprompt")}
+
+    code, _, _ = disturbed_run(study_path, out, signal.SIGKILL, *on, env=env)
+    assert code == -signal.SIGKILL
+    left, trials = actors(), count_of(out / "trials.sqlite", "trials")
+    assert len(left) == 1
+    command = [sys.executable, "-c", MAIN, "run", str(study_path), "--out", str(out), "--json", *on]
+    last = subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=400)
+    assert last.returncode == 0, last.stderr
+    assert json.loads(last.stdout)["new_trials"] == 120 - trials
+    assert kept(out)[:2] == alone[:2]
+    assert gone(left | actors())
+
+
+def comm(pid):
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8")
+    return ""
 
 
 def test_ray_that_is_not_installed_is_named_with_what_to_install(monkeypatch):

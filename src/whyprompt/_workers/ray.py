@@ -164,8 +164,8 @@ def _connected(ray: Any, address: str | None) -> bool:  # noqa: ANN401 - a modul
         ray.shutdown()
         raise WhypromptError(
             f"Ray could not {f'join {named}' if named else 'start here'}: {first_line(error)}",
-            hint="is it running (ray status), of the same version of Ray and Python, does it let you in, and"
-            " has the machine time for it?",
+            hint="is it running (ray status), of the same version of Ray and Python, does it let you in"
+            " (RAY_AUTH_MODE=token here too, where it asks for a token), and has the machine time for it?",
         ) from None
     finally:
         # Ray answers the system's request to end in its own way; what is written must be closed by ours.
