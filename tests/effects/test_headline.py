@@ -212,3 +212,19 @@ def test_noise_of_repeats_is_told_from_the_spread_of_items():
     assert noise_share(made) == pytest.approx(0.5, abs=0.08)
     assert "More repeats would help too" in settles(made)
     assert noise_share(paired()) is None
+
+
+@pytest.mark.parametrize(
+    "method", ["nearest", "optimal", "ipw", "overlap", "cem", "naive", "subclass", "aipw"]
+)
+@pytest.mark.parametrize("strength", [0.3, 2.5])
+def test_no_verdict_where_the_sentence_claims_no_effect(method, strength):
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(300, 2))
+    arm = (rng.random(300) < 1 / (1 + np.exp(-strength * x.sum(1)))).astype(int)
+    frame = pd.DataFrame({"arm": arm, "a": x[:, 0], "b": x[:, 1], "y": arm + x.sum(1) + rng.normal(size=300)})
+    named = {} if method == "naive" else {"confounders": ["a", "b"]}
+    made = estimate_effect(frame, treatment="arm", outcome="y", method=method, **named)
+    unclaimed = "not be claimed" in made.sentence or "comparison and not an effect" in made.sentence
+    assert (verdict(made) == "no effect") == unclaimed
+    assert ("becomes" in headline(made) or "goes from" in headline(made)) != unclaimed

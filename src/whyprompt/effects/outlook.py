@@ -211,6 +211,8 @@ def _harmed_items(result: EffectResult, way: int) -> str:
     items = result.items
     assert items is not None
     n = len(items.units)
+    if not items.higher + items.lower:
+        return f"No outcome of {counted(n, 'item')} changed."
     if not way:
         # Which of both is harm is not known.
         rise, fall = items.higher, items.lower
