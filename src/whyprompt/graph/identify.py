@@ -284,7 +284,8 @@ def _can_collide(adjacency: Adjacency, x: str, y: str, node: str) -> bool:
     for v in adjacency.keys() - {node}:
         ends = [sink] if v in {x, y} else [way_in[s.to] for s in adjacency[v] if s.to != node]
         arcs |= {(way_in[v], way_in[v] + 1), *((way_in[v] + 1, end) for end in ends)}
-    tails, heads = np.array(sorted(arcs)).T
+    # 32 bits: older scipy refuses others.
+    tails, heads = np.array(sorted(arcs), dtype=np.int32).T
     room = csr_array((np.ones(len(arcs), dtype=np.int32), (tails, heads)), shape=(sink + 1, sink + 1))
     return bool(maximum_flow(room, source, sink).flow_value >= 2)
 
