@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -22,6 +23,7 @@ COMMANDS = [shlex.split(line) for line in re.findall(r"`(whyprompt [^`]+)`", TEX
 def test_it_is_printed_whole(run):
     code, out, err = run("skill")
     assert (code, out.strip(), err) == (0, TEXT.strip(), "")
+    assert json.loads(run("skill", "--json")[1]) == {"skill": TEXT.strip()}
     assert len(TEXT.split()) < 900, "a short text"
     assert re.match(r"---\nname: whyprompt\ndescription: .{80,1024}\n---\n", TEXT)
 

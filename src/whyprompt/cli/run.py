@@ -361,11 +361,12 @@ def schema(as_json: AsJson = False) -> None:
     show(json.dumps(study_json_schema(), indent=None if as_json else 2))
 
 
-def skill() -> None:
+def skill(as_json: AsJson = False) -> None:
     """Print what a coding assistant needs to know: which design, which verb, and what not to claim."""
     from importlib.resources import files
 
-    show(files("whyprompt.cli").joinpath("skill.md").read_text(encoding="utf-8").rstrip())
+    text = files("whyprompt.cli").joinpath("skill.md").read_text(encoding="utf-8").rstrip()
+    put({"skill": text}, text, as_json=as_json)
 
 
 def doctor(
