@@ -464,6 +464,8 @@ def test_the_effect_is_of_the_first_outcome_unless_another_is_named():
             "the arms are direct, shots; did you mean 'shots'?",
         ),
         ({"question": None}, "question: nothing is not text; write question: Do worked examples help?"),
+        ({"seeds": 3}, "seeds: 3 is not a mapping of keys; known are items, shots, sampling, analysis"),
+        ({"arms": ["direct", "cott"]}, "'cott' is not known; did you mean 'cot'? one of direct, few_shot"),
         ({"design": "pairs"}, "design: 'pairs' is not known; did you mean 'paired'?"),
         ({"mediation": {"items_per_task": 0}}, "mediation.items_per_task: 0: at least 1"),
     ],

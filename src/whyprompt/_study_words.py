@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, Tag
 
-from whyprompt._study_forms import KINDS, plain_name
+from whyprompt._study_forms import KINDS, SOURCES, plain_name
 from whyprompt._words import did_you_mean
 
 if TYPE_CHECKING:
@@ -94,6 +94,8 @@ def _said(problem: ErrorDetails, root: type[BaseModel]) -> str:
         said = f"{_shown(given, at)}: {words.format(context[name])}"
         return _line(at, root, said) if kind == "too_short" else said
     named = _IS.get(kind.partition("_")[0])
+    if kind.startswith("model") and str(at[-1]) not in _LINES:
+        return f"{_shown(given, at)} is not a mapping of keys; known are {', '.join(_keys(_at(root, at)))}"
     if named is not None:
         return _line(at, root, f"{_shown(given, at)} is not {named[0]}", named[1])
     return problem["msg"].removeprefix("Value error, ")
@@ -157,8 +159,8 @@ def _of_union(
     if key not in given:
         return (*at, key), f"required key is missing; one of {', '.join(known)}; write {_LINES.get(key, key)}"
     value = str(given[key])
-    near = KINDS.get(plain_name(value), value) if key == "kind" else value
-    return (*at, key), f"{given[key]!r} is not known{_choice(near, known)}"
+    near = did_you_mean(plain_name(value), KINDS if key == "kind" else SOURCES) or ";"
+    return (*at, key), f"{given[key]!r} is not known{near} one of {', '.join(known)}"
 
 
 # ------------------------------------------------------------------------------ what a location may hold
