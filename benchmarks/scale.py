@@ -10,7 +10,7 @@ Then the processor seconds that the units took are dealt to 64 workers by the qu
 as they are, put together as a larger study has them, and cut into units of other sizes. At last, tables
 beyond memory (`scale_tables.py`).
 
-    python benchmarks/scale.py                       # a quarter of an hour on two quiet cores
+    python benchmarks/scale.py                       # all of it, on 608 trials
     python benchmarks/scale.py --items 8 --rounds 1 --only inline processes
 """
 
@@ -126,8 +126,8 @@ def measured(
             disturb()
 
     with tempfile.TemporaryDirectory() as home, block:
-        # As many units as there are workers at least: each has loaded the model then.
-        wp.run_study(study(16, 1), Path(home) / "first")
+        # Where there are workers, units enough for each: all have loaded the model then.
+        wp.run_study(study(16 if place.crew_size() else 1, 1), Path(home) / "first")
         pids += worker_pids()
         found = wp.run_study(study(items, 2), Path(home) / "second", progress=progress)
         in_all = nan if disturb else processor_seconds(pids) - began[0]
