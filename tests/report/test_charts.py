@@ -308,7 +308,7 @@ def test_statistical_vs_interventional_says_where_the_two_differ(small):
         assert row["nie_high"] == c.nie[i].ci_high
         assert (row["state"] == "differ") == c.disagree[i]
     words = charts.statistical_vs_interventional(c.to_frame()).to_dict()["description"]
-    assert f"in {int(c.disagree.sum())} the two differ. 1 heads have no statistical effect." in words
+    assert f"in {int(c.disagree.sum())} the two differ. 1 head has no statistical effect." in words
 
 
 def test_statistical_vs_interventional_takes_a_frame():
