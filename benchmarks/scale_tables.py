@@ -7,6 +7,7 @@ the tables of `--both` rows stands the estimate in memory; those of `--rows` hav
     python benchmarks/scale_tables.py                              # 1e5 and 1e6 rows both ways, 1e7 in passes
     python benchmarks/scale_tables.py --both --rows 100000000      # 6 GB on disk; some minutes
     python benchmarks/scale_tables.py --coverage 80                # models from samples; curves confound
+    python benchmarks/scale_tables.py --missed 4                   # what models from 200,000 rows miss
 
 `--coverage` draws tables in which curves and products of the covariates decide arm and outcome, and estimates
 the average effect of 0.3 in passes, by models from samples of a quarter of the rows and by straight lines.
@@ -28,12 +29,17 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyarrow import parquet as pq
 
 import whyprompt as wp
 from whyprompt.effects.large import learned
 from whyprompt.effects.large.source import parquet_files
+from whyprompt.effects.methods.boosted import LogitAndTrees, RidgeAndTrees
+from whyprompt.effects.methods.covariates import Covariates
+from whyprompt.effects.methods.learners import fit_outcome, fit_score
 
+Floats = NDArray[np.float64]
 COVARIATES = ("a", "b", "c", "d", "e", "f")
 TEXTBOOK = {"outcome_model": "linear", "calibrate": False}
 METHODS: dict[str, dict[str, Any]] = {
@@ -100,6 +106,35 @@ def measured(path: Path, method: str, memory: int | str) -> dict[str, Any]:
     return found
 
 
+def curved(rng: np.random.Generator, rows: int) -> tuple[Floats, Floats, Floats]:
+    """Draw covariates, the chance of the arm and what they do to the outcome, by curves and a product."""
+    X = np.asfortranarray(np.column_stack([rng.normal(size=(rows, 3)), rng.random(rows) < 0.4]))
+    a, b, c, d = X.T
+    bent = np.abs(a), a * b, np.sin(2 * c), d
+    link = -0.6 + np.array([0.8, 0.4, -0.3, 0.3]) @ bent
+    return X, 1 / (1 + np.exp(-link)), np.array([1.0, 0.5, -0.5, 0.3]) @ bent
+
+
+def missed(draws: int, rows: int = 200_000) -> None:
+    """Say how far what models of so many rows miss moves an average effect, beside which nothing is drawn."""
+    X, chance, curve = curved(np.random.default_rng(9), 300_000)
+    none, found = np.empty((rows, 0), dtype=np.int64), []
+    for draw in range(draws):
+        rng = np.random.default_rng([1, draw])
+        seen, own, _ = curved(rng, rows)
+        arm = rng.random(rows) < own
+        e = np.clip(fit_score(seen, arm, LogitAndTrees.settled(Covariates(seen, none), arm))(X), 0.01, 0.99)
+        off = 0.0
+        for sign, share in ((1.0, chance / e), (-1.0, (1 - chance) / (1 - e))):
+            seen, own, drawn = curved(rng, 3 * rows)
+            mine = np.flatnonzero((rng.random(3 * rows) < own) == (sign > 0))[:rows]
+            y = drawn[mine] + rng.normal(size=len(mine))
+            guess = fit_outcome(np.asfortranarray(seen[mine]), y, RidgeAndTrees(1.0)).predict(X)
+            off += sign * float(((1 - share) * (guess - curve)).mean())
+        found.append(off)
+    print(f"models from {rows:,} rows miss {np.mean(found):.5f}, between draws {np.std(found, ddof=1):.5f}")
+
+
 def covered(repeats: int, rows: int = 20_000) -> None:
     """Count how often the intervals of tables drawn anew hold the effect, by learned models and by lines."""
     sample = rows // 4
@@ -113,18 +148,17 @@ def covered(repeats: int, rows: int = 20_000) -> None:
         path = str(Path(folder) / "t.parquet")
         for draw in range(repeats):
             rng = np.random.default_rng([8, draw])
-            a, b, c = rng.normal(size=(3, rows))
-            d = (rng.random(rows) < 0.4).astype(float)
-            link = -0.6 + 0.8 * np.abs(a) + 0.4 * a * b - 0.3 * np.sin(2 * c) + 0.3 * d
-            arm = rng.random(rows) < 1 / (1 + np.exp(-link))
-            y = 0.3 * arm + np.abs(a) + 0.5 * a * b - 0.5 * np.sin(2 * c) + 0.3 * d + rng.normal(size=rows)
-            pq.write_table(pa.table({"arm": arm.astype(int), "y": y, "a": a, "b": b, "c": c, "d": d}), path)
+            X, chance, curve = curved(rng, rows)
+            arm = rng.random(rows) < chance
+            y = 0.3 * arm + curve + rng.normal(size=rows)
+            columns = dict(zip("abcd", X.T, strict=True))
+            pq.write_table(pa.table({"arm": arm.astype(int), "y": y, **columns}), path)
             for name, asked in ways.items():
                 result = wp.estimate_effect(
                     path,
                     treatment="arm",
                     outcome="y",
-                    confounders=["a", "b", "c", "d"],
+                    confounders=list(columns),
                     estimand="ate",
                     memory="1KB",
                     **asked,
@@ -158,9 +192,13 @@ def main() -> None:
     parser.add_argument(
         "--coverage", type=int, metavar="TABLES", help="so many tables drawn anew, and no other"
     )
+    parser.add_argument("--missed", type=int, metavar="DRAWS", help="what models from 200,000 rows miss")
     asked = parser.parse_args()
     if asked.coverage:
         covered(asked.coverage)
+        return
+    if asked.missed:
+        missed(asked.missed)
         return
     if asked.one:
         one(*asked.one)

@@ -210,7 +210,7 @@ def estimated(
     )
     text += risk_words(values, measures)
     if made.sampled:
-        text += f" Its models were learned from samples of {ROWS:,} rows, and predict all."
+        text += f" Its models were learned from samples of some {ROWS:,} rows, and predict all."
     (_, _, heaviest), total = arms[1].chances, arms[1].chances[0]
     return replace(found, sentence=text), heaviest / total
 
