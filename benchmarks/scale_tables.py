@@ -7,7 +7,7 @@ the tables of `--both` rows stands the estimate in memory; those of `--rows` hav
     python benchmarks/scale_tables.py                              # 1e5 and 1e6 rows both ways, 1e7 in passes
     python benchmarks/scale_tables.py --both --rows 100000000      # 6 GB on disk; some minutes
     python benchmarks/scale_tables.py --coverage 80                # models from samples; curves confound
-    python benchmarks/scale_tables.py --missed 4                   # what models from 200,000 rows miss
+    python benchmarks/scale_tables.py --missed 5                   # what models from 200,000 rows miss
 
 `--coverage` draws tables in which curves and products of the covariates decide arm and outcome, and estimates
 the average effect of 0.3 in passes, by models from samples of a quarter of the rows and by straight lines.

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 
 
 _SAMPLED = (
-    f"what models learned from {ROWS:,} rows miss is not in the interval: beyond some ten million rows it is"
+    f"what models learned from {ROWS:,} rows miss is not in the interval: beyond some million rows it is"
     " no longer small beside the standard error"
 )
 
