@@ -93,7 +93,7 @@ WORDS = {
     ),
     "01_example1_psm": "ATT, ATE, SMD, bootstrap, Rosenbaum, Imbens, Stuart, Natural Instructions",
     "02_example2_mediation": (
-        "sequential ignorability, Baron and Kenny, GSM8K, Vaswani, Wei, Vig, Pearl, task_complexity"
+        "sequential ignorability, Baron and Kenny, GSM8K, Vaswani, Wei, Vig, Pearl, task_complexity, thinks"
     ),
 }
 
@@ -102,6 +102,12 @@ WORDS = {
 def test_it_speaks_the_words_of_the_field(name):
     text = "".join("".join(c["source"]) for c in read(name)["cells"])
     assert [w for w in WORDS[name].split(", ") if w.lower() not in text.lower()] == []
+
+
+def test_example_2_says_that_it_read_gsm8k_and_a_chain_that_the_model_wrote():
+    text = "".join(printed(c) for c in code("02_example2_mediation"))
+    assert "Read from REAL files of GSM8K" in text
+    assert "chains: " in text
 
 
 def test_example_1_says_that_it_read_natural_instructions():
