@@ -96,6 +96,8 @@ def test_half_as_many_rows_are_those_of_two_folds_of_the_four_others():
     assert [int(train.sum()) for train in halves] == [8] * 5
     assert not any((train & test).any() for train, test in zip(halves, tests, strict=True))
     assert len({train.tobytes() for train in halves}) == 5
+    many = _trains([np.arange(600_000) % 3 == k for k in range(3)], fewer=True)
+    assert all(80_000 < train.sum() <= 100_000 for train in many)
     asked = {"treatment": "arm", "outcome": "y", "confounders": list("abcd")}
     done = estimated(world(400), method=AIPW(folds=2), **asked)
     assert done.plan.method.from_fewer(done.problem, done.plan) is None

@@ -62,12 +62,6 @@ if TYPE_CHECKING:
     from whyprompt.graph.model import CausalGraph
 
 
-_SAMPLED = (
-    f"what models learned from {ROWS:,} rows miss is not in the interval: beyond some million rows it is"
-    " no longer small beside the standard error"
-)
-
-
 def explain(rows: Rows, plan: Plan, confounders: Sequence[str], error: SeparatedError) -> SeparatedError:
     """Name the levels that one arm has alone, where covariates separate the arms."""
     levels, left = levels_alone(rows, with_levels(rows, confounders))
@@ -111,8 +105,6 @@ def estimated(
     values, influence = made.finish(*asked)
     estimate = values[0] - values[1]
     worth = (arms[0].worth, arms[1].worth)
-    if made.sampled:
-        made = made._replace(remarks=(*made.remarks, _SAMPLED))
     errors = _errors(rows, made, means, plan, influence, arms)
     error, df = errors.of(1.0, 1.0)
     used = (arms[0].used, arms[1].used)

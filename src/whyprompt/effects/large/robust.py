@@ -82,7 +82,7 @@ def doubly_robust(rows: Rows, means: Means, plan: Plan, method: AIPW) -> Weighed
             "splits": 1,
             "outcome_model": BOOSTED if method.outcome_model is None else told(method.outcome_model),
         },
-        remarks=method.remarks(sum(means.n), n_clipped, 0, 1),
+        remarks=method.remarks(sum(means.n), n_clipped, 0, 1, sampled=sampled),
         place="turn",
         sampled=sampled,
     )

@@ -16,6 +16,7 @@ from whyprompt.effects.methods.covariates import Covariates
 from whyprompt.effects.methods.learners import (
     LINEAR,
     LOGIT,
+    ROWS,
     learn_outcome,
     learn_score,
     read_learner,
@@ -186,7 +187,13 @@ class AIPW(Weighting):
                 raise separated_without_a_fold(refused[0])
         model = BOOSTED if self.outcome_model is None else told(self.outcome_model)
         settings = {"folds": folds, "splits": len(seeds), "outcome_model": model}
-        remarks = self.remarks(len(order), max(d.clipped for d in deals), len(refused), len(seeds))
+        remarks = self.remarks(
+            len(order),
+            max(d.clipped for d in deals),
+            len(refused),
+            len(seeds),
+            sampled=self._samples(ordered, plan, deals[0].trains[0]),
+        )
         back = np.argsort(order)
 
         def of(y: Floats) -> Fit:
@@ -219,9 +226,14 @@ class AIPW(Weighting):
         most, rows = (_SPLITS, _ROWS) if plain else (_LEARNED_SPLITS, _LEARNED_ROWS)
         return max(1, min(most, rows // n))
 
-    def remarks(self, n: int, clipped: int, separated: int, deals: int) -> tuple[str, ...]:
-        """Say what of the scores a reader must know."""
+    def remarks(self, n: int, clipped: int, separated: int, deals: int, *, sampled: bool) -> tuple[str, ...]:
+        """Say what of the scores and of the models a reader must know."""
         out = []
+        if sampled:
+            out.append(
+                f"what models learned from {ROWS:,} rows miss is not in the interval: beyond some million"
+                " rows it is no longer small beside the standard error"
+            )
         if clipped:
             out.append(
                 f"{clipped} of {n} cross-fitted propensity scores lay beyond {self.clip:g} or "
@@ -233,6 +245,12 @@ class AIPW(Weighting):
                 " the estimate is the mean over the others: overlap is thin"
             )
         return tuple(out)
+
+    def _samples(self, problem: Problem, plan: Plan, train: Bools) -> bool:
+        """Say whether a model is learned from fewer rows than there are."""
+        arms = [int((train & arm).sum()) for arm in (problem.treated, ~problem.treated)]
+        of_score = problem.known_score is None and plan.score_model != LOGIT and sum(arms) > ROWS
+        return of_score or (self.outcome_model != LINEAR and max(arms) > ROWS)
 
     def error(self, problem: Problem, made: Fit) -> tuple[Floats, float | None, tuple[str, ...]]:
         """Return the influence values, summed within clusters, and what one deal of the folds adds."""
@@ -375,13 +393,19 @@ class _Deal(NamedTuple):
 
 
 def _trains(tests: Sequence[Bools], *, fewer: bool) -> list[Bools]:
-    """Give the rows that each fold learns from: those of the others, or of half of the others at most."""
+    """Give the rows that each fold learns from: those of the others, or half of what a model has of them."""
     n = len(tests)
     if n == 1:
         return list(tests)
     if not fewer:
         return [~test for test in tests]
-    return [np.any([tests[(k + j) % n] for j in range(1, (n + 1) // 2)], axis=0) for k in range(n)]
+    halves = [np.any([tests[(k + j) % n] for j in range(1, (n + 1) // 2)], axis=0) for k in range(n)]
+    for half in halves:
+        # A model has no more than so many rows of very many.
+        if 2 * half.sum() > ROWS:
+            rows = np.flatnonzero(half)
+            half[rows] = np.arange(len(rows)) % -(-2 * len(rows) // ROWS) == 0
+    return halves
 
 
 def _parts(y: Floats, t: Floats, e: Floats, predicted: Floats, estimand: str) -> tuple[Floats, Floats]:
