@@ -118,7 +118,7 @@ def _source(item: Any) -> Any:  # noqa: ANN401 - raw input
         out["source"] = "file"
     elif "source" not in out and "dataset" in out:
         out["source"] = "reasoning_gym"
-    if out.get("size") == "all":
+    if out.get("size") == "all" and out.get("source") != "reasoning_gym":  # which never ends
         del out["size"]
     return out
 

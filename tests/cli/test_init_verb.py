@@ -143,6 +143,8 @@ def test_columns_by_other_names_are_named(run, here):
         (("--out", "study.txt"), "study.txt: a study is written as .yaml"),
         (("--out", "no/study.yaml"), "no such folder: no"),
         (("--arms", "direct,few_shots"), "did you mean 'few_shot'?"),
+        (("--arms", "direct"), "arms direct: a study compares two or more"),
+        (("--arms", "direct,Direct"), "arms direct, Direct: a study compares two or more, each named once"),
         (("--endpoint", "https://x/v1"), "--endpoint needs the model's name there"),
         (("--outcomes", "exact"), "no built-in outcome 'exact'; did you mean 'exact_match'?"),
         (("--endpoint", "http://x/v1", "--model", "m"), "sends prompts and keys unencrypted"),
@@ -153,6 +155,29 @@ def test_what_is_refused_leaves_nothing_behind(run, here, words, said):
     assert (code, out) == (2, "")
     assert said in err
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("", "holds no questions"), ("question,answer\n", "holds no questions")]
+)
+def test_a_file_without_a_question_is_said_to_be_so(run, here, text, said):
+    (here / "q.csv").write_text(text)
+    code, _, err = run("init", "q.csv")
+    assert (code, f"q.csv {said}" in err) == (2, True)
+    (here / "folder").mkdir()
+    code, out, err = run("init", "folder")
+    assert (code, out, "folder: there is no file" in err) == (2, "", True)
+
+
+@pytest.mark.parametrize("answers", ["x", "0"])
+def test_effect_of_questions_says_that_they_are_still_to_be_asked(run, here, answers):
+    file = here / "my q.csv"
+    rows = [f"what is {i}?,{i if answers == '0' else answers}" for i in range(20)]
+    file.write_text("\n".join(["question,answer", *rows]))
+    code, out, err = run("effect", "my q.csv")
+    assert (code, out) == (2, "")
+    assert "of questions that are still to be asked: whyprompt init 'my q.csv'" in err
+    assert run("init", "my q.csv")[0] == 0
 
 
 def test_a_file_that_is_there_is_left_alone(run, here):

@@ -141,10 +141,11 @@ def _taken(found: Questions) -> str:
 def _answers(paths: Sequence[Path], *, asked: bool) -> str | None:
     """Give the command that answers from trials that were run; None of a file of questions."""
     from whyprompt.answers.proposal import propose
-    from whyprompt.trials.readers.find import sniffed
+    from whyprompt.trials.readers.find import find_logs, sniffed
 
     listed = shlex.join(["whyprompt", "effect", *map(str, paths)])
     if len(paths) > 1 or paths[0].is_dir():
+        find_logs(paths)
         return listed
     path = paths[0]
     if not path.is_file():

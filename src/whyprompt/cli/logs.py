@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -15,7 +16,7 @@ from whyprompt.cli.choices import refuse
 from whyprompt.cli.common import AsJson, put
 from whyprompt.cli.flags import said
 from whyprompt.cli.tables import TABLES, read_table
-from whyprompt.errors import DataError, EstimationError
+from whyprompt.errors import DataError, EstimationError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,7 +89,12 @@ def effect_of_logs(
         if len(paths) > 1 or paths[0].suffix.lower() not in TABLES or any(of_log.values()):
             raise
         _propose(paths[0], as_json=as_json)
-    result = wp.log_effect(found, reference=of_log["reference"], **given)
+    try:
+        result = wp.log_effect(found, reference=of_log["reference"], **given)
+    except EstimationError as error:
+        if len(found.arms) < 2 and len(paths) == 1 and (init := _or_init(paths[0])):
+            raise EstimationError(error.message, hint=f"{error.hint}{init}") from None
+        raise
     content, text = result.to_dict() | {"logs": found.to_dict()}, result.summary(words=said)
     if changed:
         from whyprompt.answers.changes import changed_text
@@ -103,9 +109,24 @@ def _propose(path: Path, *, as_json: bool) -> NoReturn:
     """Say what a table that is no log may be asked, and that nothing was estimated."""
     from whyprompt.answers.proposal import propose
 
-    proposal = propose(read_table(path), str(path))
+    table = read_table(path)
+    try:
+        proposal = propose(table, str(path))
+    except DataError as error:
+        raise DataError(error.message, hint=f"{error.hint}{_or_init(path)}") from None
     put(proposal.to_dict(), proposal.text, as_json=as_json)
     raise EstimationError("nothing was estimated, since no column was named", hint=proposal.command)
+
+
+def _or_init(path: Path) -> str:
+    """Say what is written of questions that are still to be asked; "" of a file that holds none."""
+    from whyprompt.trials.starting import look_at_questions
+
+    try:
+        look_at_questions(path)
+    except InputError:
+        return ""
+    return f"; of questions that are still to be asked: whyprompt init {shlex.quote(str(path))}"
 
 
 def effect_for_page(

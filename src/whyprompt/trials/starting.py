@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from whyprompt._study_forms import KINDS, plain_name
 from whyprompt._words import did_you_mean
-from whyprompt.errors import StudyError
+from whyprompt.errors import DataError, StudyError
 from whyprompt.trials.items.files import read_rows
 from whyprompt.trials.readers.plain_names import NAMES
 from whyprompt.trials.reading.questions import ITEMS, TARGETS
@@ -56,6 +57,8 @@ def look_at_questions(
         If the file cannot be read, or no column can be told for one of the two.
     """
     rows = list(read_rows(path))
+    if not rows:
+        raise DataError(f"{path} holds no questions", hint="a row of names of columns, then a row a question")
     names = list(dict.fromkeys(name for row in rows for name in row))
     plain = {plain_name(name): name for name in reversed(names)}
     found = {
@@ -90,8 +93,8 @@ def look_at_questions(
         others=tuple(name for name in names if name not in columns.values()),
         size=len(rows),
         least=least,
-        numbers=bool(rows) and all(_NUMBER.fullmatch(text) for text in answers),
-        gsm8k=bool(rows) and path.suffix == ".jsonl" and all("####" in text for text in answers),
+        numbers=all(_NUMBER.fullmatch(text) for text in answers),
+        gsm8k=path.suffix == ".jsonl" and all("####" in text for text in answers),
     )
 
 
@@ -148,8 +151,13 @@ def study_text(
     Raises
     ------
     StudyError
-        If an arm is of no kind that needs nothing more said.
+        If an arm is of no kind that needs nothing more said, or there are no two of different names.
     """
+    if len({plain_name(arm) for arm in arms}) < max(2, len(arms)):
+        raise StudyError(
+            f"arms {', '.join(arms)}: a study compares two or more, each named once",
+            hint=f"two of: {', '.join(_ARMS)}",
+        )
     kinds = [_kind(arm) for arm in arms]
     if outcomes is None:
         read = "numeric_match" if questions is None or questions.numbers else "string_match"
@@ -158,11 +166,12 @@ def study_text(
         outcomes = [read] if endpoint is not None else ["log_prob", "exact_match"]
     asked = question or f"Does {_in_words(kinds[-1])} change {_measured(outcomes[0])}?"
     shots = 3 if questions is None or questions.least >= 12 else 1
+    shown = shlex.quote(target.name)
     lines = [
         "# A study: what does a change of prompt change? This file is all of it.",
-        f"#   whyprompt run {target.name} --dry-run   counts what it would take, and runs nothing",
-        f"#   whyprompt run {target.name}             runs it; stopped at any moment, it goes on from there",
-        f"#   whyprompt effect {target.name}          answers it; then: whyprompt report {target.name}",
+        f"#   whyprompt run {shown} --dry-run   counts what it would take, and runs nothing",
+        f"#   whyprompt run {shown}             runs it; stopped at any moment, it goes on from there",
+        f"#   whyprompt effect {shown}          answers it; then: whyprompt report {shown}",
         *_line(f"name: {_name(target)}", f"its results lie in runs/{_name(target)}"),
         *_line(f"question: {json.dumps(asked, ensure_ascii=False)}", "in your own words"),
         "",
@@ -178,7 +187,7 @@ def study_text(
         "",
         "effect:",
         *_line("  by: task_type", "the effect in subgroups too"),
-        *_line(f"  # contrast: {{treated: {_called(arms[-1])}, control: {_called(arms[0])}}}", ""),
+        *_line(f"  # contrast: {{treated: {plain_name(arms[-1])}, control: {plain_name(arms[0])}}}", ""),
         *(
             []
             if endpoint is not None
@@ -208,13 +217,9 @@ def _kind(arm: str) -> str:
     return kind
 
 
-def _called(arm: str) -> str:
-    return plain_name(arm)
-
-
 def _arm(arm: str, kind: str, shots: int) -> str:
     settings, why = _ARMS[kind]
-    return _line(f"  {_called(arm)}: {{{settings.format(shots=shots)}}}", why)[0]
+    return _line(f"  {plain_name(arm)}: {{{settings.format(shots=shots)}}}", why)[0]
 
 
 def _in_words(kind: str) -> str:
