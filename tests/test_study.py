@@ -8,7 +8,9 @@ from typing import get_args
 import jsonschema
 import pytest
 import yaml
+from pydantic import ValidationError
 
+from whyprompt._study_forms import KINDS
 from whyprompt._study_settings import Method
 from whyprompt.errors import StudyError
 from whyprompt.study import EffectSettings, Study, load_study, study_json_schema
@@ -411,6 +413,45 @@ def test_short_forms_are_stored_as_the_standard_ones(tmp_path):
     long = study.model_dump(mode="json", exclude={"items", "model"})
     again = Study.model_validate({**long, "items": [{"source": "csv", "path": "questions.csv"}]})
     assert again.trial_spec() == study.trial_spec()
+
+
+def test_the_schema_accepts_the_short_forms_and_no_slip_in_them():
+    check = jsonschema.Draft202012Validator(study_json_schema())
+    check.check_schema(study_json_schema())
+    short = yaml.safe_load(SHORT)
+    right = [
+        {},
+        {"arms": {"direct": None, "cot": {"temperature": 0.5}, "mine": {"kind": "zero-shot"}, "x": "cot"}},
+        {"arms": [{"name": "cot", "instruction": "Think."}, {"few_shot": {"shots": 5}}, {"kind": "direct"}]},
+        {"items": [{"path": "a.csv", "size": "all"}, {"source": "csv", "path": "b"}], "outcomes": "log_prob"},
+        {"items": {"dataset": "chain_sum"}},
+    ]
+    wrong = [
+        {"arms": {"mine": None}},
+        {"arms": {"format": None}},
+        {"arms": {"mine": {"shots": 5}}},
+        {"arms": ["direct", "cott"]},
+        {"arms": [{"name": "mine"}]},
+        {"arms": {"few_shot": {"shot": 5}}},
+        {"items": {"path": "a"}},
+        {"items": {"dataset": "chain_sum", "size": "all"}},
+        {"outcomes": "log_prb"},
+        {"model": 3},
+    ]
+    for said in right:
+        Study.model_validate({**short, **said})
+        assert check.is_valid({**short, **said}), said
+    for said in wrong:
+        with pytest.raises(ValidationError):
+            Study.model_validate({**short, **said})
+        assert not check.is_valid({**short, **said}), said
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_name_of_a_kind_is_known_to_the_schema(kind):
+    check = jsonschema.Draft202012Validator(study_json_schema())
+    more = {"format": {"format": "json"}, "template": {"template": "{{ question }}"}}.get(KINDS[kind], {})
+    assert check.is_valid({**yaml.safe_load(SHORT), "arms": {"a": {"kind": kind, **more}, kind: more}})
 
 
 @pytest.mark.parametrize("kind", ["cot", "COT", "chain-of-thought", "Chain of Thought", "zero_shot_cot"])

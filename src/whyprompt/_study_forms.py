@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from whyprompt._study_settings import Problem
 
@@ -130,3 +130,79 @@ def told_twice(arms: Any) -> Iterator[Problem]:  # noqa: ANN401 - raw input
         if name in names[:i]:
             why = f"two arms are called {name!r}: give each a name of its own, {{name: second, kind: ...}}"
             yield ("arms", i), why
+
+
+# --------------------------------------------------------------------------- the same, said to an editor
+_TEXT = {"type": "string"}
+
+
+def with_short_forms(schema: dict[str, Any]) -> dict[str, Any]:
+    """Let the JSON schema of the standard form accept the short ones; names are offered in small letters."""
+    defs, keys = dict(schema["$defs"]), dict(schema["properties"])
+    items, outcomes, model, arms = (keys[key] for key in ("items", "outcomes", "model", "arms"))
+    for name in _refs(items["items"]):
+        defs[name] = _source_schema(defs[name])
+    defs["Source"] = {"anyOf": [*items["items"]["oneOf"], _TEXT]}
+    keys["items"] = _one_or(items, {"$ref": "#/$defs/Source"})
+    keys["outcomes"] = _one_or(outcomes, outcomes["items"])
+    keys["model"] = {**model, "oneOf": [*model["oneOf"], _TEXT]}
+    ((pattern, arm),) = arms["patternProperties"].items()
+    bare = {"enum": [name for kind in sorted(_BARE) for name in _called(KINDS, kind)]}
+    whole: list[dict[str, Any]] = []
+    listed: list[dict[str, Any]] = []
+    by_name: dict[str, Any] = {}
+    for name in _refs(arm):
+        kind = defs[name]["properties"]["kind"]["const"]
+        names = _called(KINDS, kind)
+        part = _told_by(defs[name], "kind", names)
+        defs[name] = {**part, "properties": {**part["properties"], "name": _TEXT}}
+        # A name stands in a list, and the kind where no name tells it.
+        ref = {"$ref": f"#/$defs/{name}"}
+        unnamed = {**ref, "properties": {"name": False}}
+        whole.append({**unnamed, "required": ["kind"]})
+        called = {"required": ["name"], "properties": {"name": {"enum": names}}}
+        listed.append({**ref, "anyOf": [{"required": ["kind"]}, called]})
+        nothing = [{"type": "null"}] if kind in _BARE else []
+        by_name[f"^({'|'.join(names)})$"] = {"anyOf": [{"$ref": "#/$defs/Arm"}, unnamed, *nothing]}
+    defs["Arm"] = {"anyOf": [*whole, bare]}
+    by_name[f"^(?!({'|'.join(KINDS)})$){pattern.removeprefix('^')}"] = {"$ref": "#/$defs/Arm"}
+    mapping = {**arms, "patternProperties": by_name}
+    one = {"anyOf": [bare, *listed, {**mapping, "maxProperties": 1}]}
+    keys["arms"] = {"anyOf": [mapping, {"type": "array", "minItems": 1, "items": one}]}
+    return {**schema, "$defs": defs, "properties": keys}
+
+
+def _one_or(many: dict[str, Any], one: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [{**many, "items": one}, one]}
+
+
+def _refs(union: dict[str, Any]) -> list[str]:
+    return [one["$ref"].rpartition("/")[2] for one in union["oneOf"]]
+
+
+def _called(known: Mapping[str, str | None], standard_name: str) -> list[str]:
+    """Give the names that are understood for one, with hyphens too."""
+    names = [name for name, means in known.items() if (means or name) == standard_name]
+    return list(dict.fromkeys(form for name in names for form in (name, name.replace("_", "-"))))
+
+
+def _told_by(part: dict[str, Any], key: str, names: list[str]) -> dict[str, Any]:
+    """Let the key that tells a part have any of its names, or be left out."""
+    return {
+        **part,
+        "properties": {**part["properties"], key: {"enum": names}},
+        "required": [other for other in part["required"] if other != key],
+    }
+
+
+def _source_schema(part: dict[str, Any]) -> dict[str, Any]:
+    name = part["properties"]["source"]["const"]
+    part = _told_by(part, "source", _called(SOURCES, name))
+    if name == "file":
+        part["anyOf"] = [{"required": ["source"]}, {"properties": {"path": {"pattern": r"\.[^./\\]+$"}}}]
+    elif name != "reasoning_gym":
+        part["required"] = ["source", *part["required"]]
+    if name != "reasoning_gym":
+        size = part["properties"]["size"]
+        part["properties"]["size"] = {**size, "anyOf": [*size["anyOf"], {"const": "all"}]}
+    return part

@@ -26,7 +26,7 @@ from whyprompt._endpoint_settings import (
 )
 from whyprompt._rows import unreadable
 from whyprompt._sources import Lines, known_location, line_of, read_source
-from whyprompt._study_forms import standard, told_twice
+from whyprompt._study_forms import standard, told_twice, with_short_forms
 from whyprompt._study_items import (
     Columns,
     FileSource,
@@ -560,5 +560,5 @@ def study_json_schema() -> dict[str, Any]:
     dict
         A JSON Schema (draft 2020-12).
     """
-    schema = Study.model_json_schema()
+    schema = with_short_forms(Study.model_json_schema())
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "whyprompt study"}
