@@ -88,6 +88,20 @@ def test_logged_chances_are_used_as_such():
     assert "--propensity pscore --confounders" in propose(log().assign(pscore=0.5), "t.csv").command
 
 
+def test_a_column_that_the_command_cannot_name_is_left_out_and_says_why():
+    found = propose(log().rename(columns={"question_tokens": "tokens, asked"}), "t.csv")
+    assert found.named("confounder") == ("difficulty",)
+    assert any(taken.why.startswith("a comma in its name") for taken in found.columns)
+
+
+def test_gaps_and_a_running_number_are_left_out_and_say_why():
+    gaps = log().assign(difficulty=lambda t: t["difficulty"].where(t.index > 2), row=range(300))
+    found = {taken.column: taken for taken in propose(gaps, "t.csv").columns}
+    assert found["difficulty"].role == found["row"].role == "left out"
+    assert found["difficulty"].why == "3 of its values are missing; --impute 20 fills them"
+    assert found["row"].why == "it numbers the rows"
+
+
 def test_what_could_be_it_too_is_said():
     found = propose(log().assign(arm=np.resize(["x", "y"], 300), passed=np.resize([0, 1, 1], 300)), "t.csv")
     assert found.named("treatment") == ("arm",)

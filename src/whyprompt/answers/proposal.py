@@ -284,11 +284,12 @@ def _after_arm(name: str, column: Column, n_rows: int) -> str:
     levels = len(distinct(column.data[~column.missing])[0])
     if column.kind == "text" and (levels > _MOST_LEVELS or levels > n_rows / 3):
         return f"text with {levels} values: it tells rows apart"
+    if "," in name:
+        return "a comma in its name would part it in --confounders: rename it"
     if column.n_missing:
         return f"{column.n_missing} of its values are missing; --impute 20 fills them"
-    if column.kind == "number" and levels == n_rows and _counts_rows(column):
-        return "it numbers the rows"
-    return ""
+    numbers = column.kind == "number" and levels == n_rows and _counts_rows(column)
+    return "it numbers the rows" if numbers else ""
 
 
 def _counts_rows(column: Column) -> bool:
