@@ -37,6 +37,11 @@ _BLOCK = 100_000
 
 def by_pairs(rows: Rows, means: Means, plan: Plan, method: Nearest) -> Weighed:
     """Match on a score without replacement, and adjust by the regressions of the matched sample."""
+    adjusted = method.regression_adjustment
+    if adjusted is None:
+        adjusted = bool(rows.x)
+    if not adjusted:
+        _refuse_plain(rows)
     fit = None if rows.known is not None else fit_logit(rows, means, rows.relation)
     scored = f"(select *, row_number() over () - 1 as nth from {rows.relation})"
     if fit is None:
@@ -57,26 +62,19 @@ def by_pairs(rows: Rows, means: Means, plan: Plan, method: Nearest) -> Weighed:
     remarks = method.lost_words() if found.lost and method.caliper is None else ()
     if rows.tie is None:
         remarks += method.tied_words(found.tied, "score", replaced=False)
-    return _estimated(
-        rows,
-        means,
-        plan,
-        method,
+    weighed = Weighed(
         made,
-        found.n_pairs,
-        Weighed(
-            made,
-            [],
-            _nothing,
-            score=True,
-            known=rows.known is not None,
-            dropped=None if fit is None else fit.dropped,
-            settings=settings,
-            remarks=remarks,
-            place="nth",
-            pairs=found.n_pairs,
-        ),
+        [],
+        _nothing,
+        score=True,
+        known=rows.known is not None,
+        dropped=None if fit is None else fit.dropped,
+        settings=settings,
+        remarks=remarks,
+        place="nth",
+        pairs=found.n_pairs,
     )
+    return _estimated(rows, means, plan, weighed, adjusted=adjusted)
 
 
 def _nothing(_one: Floats, _none: Floats) -> tuple[tuple[float, float], tuple[str, str]]:
@@ -158,13 +156,12 @@ def _streamed(rows: Rows, sql: str) -> Iterator[list[NDArray[Any]]]:
             yield [column.to_numpy(zero_copy_only=False) for column in batch.columns]
 
 
-def _estimated(
-    rows: Rows, means: Means, plan: Plan, method: Nearest, made: str, m: int, weighed: Weighed
-) -> Weighed:
+def _estimated(rows: Rows, means: Means, plan: Plan, weighed: Weighed, *, adjusted: bool) -> Weighed:
     """Regress the outcome on the covariates in each arm of the matched sample, as `methods.adjustment` does.
 
     All matched rows weigh alike, so that the projection of an arm is that of its `m` rows.
     """
+    made, m = weighed.relation, weighed.pairs
     columns = ["1", "v", *(f"u{j}" for j in range(len(rows.x)))]
     ends = [f"{f}(u{j})" for f in ("min", "max") for j in range(len(rows.x))]
     used = f"(select * from {made} where w > 0)"
@@ -180,7 +177,6 @@ def _estimated(
     of_used = ((one[0], one[1]), (none[0], none[1]))
     about = 0 if plan.estimand == "att" else 1
     plain = (float(grams[0][0, 1]), float(grams[1][0, 1]))
-    adjusted = method.regression_adjustment is not False and (p > 0 or method.regression_adjustment is True)
     why = "" if p else "there are no confounders"
     if adjusted and not why:
         giving = 1 - about
@@ -194,7 +190,6 @@ def _estimated(
         )
     c = float(means.centre[0])
     if not adjusted:
-        _refuse_plain(rows)
         values = (plain[0] + c, plain[1] + c)
         size = 2.0 * m
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 _BLOCK = 50_000
 # Of a candidate that is passed and free: score, value, place and row.
 _BYTES = 32
-# Of one that shares its score with the row that chooses, in lists.
-_OF_GROUP = 100
+# Of a row that shares its score with others, in lists.
+_OF_GROUP = 190
 # A value may differ from its neighbours' by rounding where their scores are one.
 _ROUNDING = 1e-9
 _INF = float("inf")
@@ -86,7 +86,7 @@ def _whole_groups(rows: Sorted, *, largest: bool, memory: int) -> Iterator[NDArr
         held.append(block)
         apart = np.flatnonzero(block["score"] != block["score"][-1])
         if not len(apart):
-            if sum(map(len, held)) * _BYTES > memory:
+            if sum(map(len, held)) * _OF_GROUP > memory:
                 raise _too_many()
             continue
         cut = int(apart[-1]) + 1
