@@ -132,7 +132,10 @@ def missed(draws: int, rows: int = 200_000) -> None:
             guess = fit_outcome(np.asfortranarray(seen[mine]), y, RidgeAndTrees(1.0)).predict(X)
             off += sign * float(((1 - share) * (guess - curve)).mean())
         found.append(off)
-    print(f"models from {rows:,} rows miss {np.mean(found):.5f}, between draws {np.std(found, ddof=1):.5f}")
+    print(
+        f"models from {rows:,} rows miss {np.mean(found):.5f}, from {min(found):.5f} to {max(found):.5f}"
+        f" in {draws} draws"
+    )
 
 
 def covered(repeats: int, rows: int = 20_000) -> None:

@@ -11,6 +11,7 @@ import whyprompt as wp
 from whyprompt import load_trials, run_study
 from whyprompt.errors import ModelError, StudyError, WhypromptError
 from whyprompt.study import OutcomeSettings, Study, load_study
+from whyprompt.trials import writing
 from whyprompt.trials.run import dry_run
 
 SHOWN = "Question: {{ question }} Response: {{ completion }} Right? Reply yes or no."
@@ -114,7 +115,9 @@ def test_a_local_models_completions_are_judged_each_once_and_without_the_arm(
         assert KEY.encode() not in file.read_bytes()
 
 
-def test_a_judge_that_gives_nothing_leaves_a_gap_with_its_reason_and_is_asked_again(bench, local, tmp_path):
+def test_a_judge_that_gives_nothing_leaves_a_gap_with_its_reason_and_is_asked_again(
+    bench, local, tmp_path, monkeypatch
+):
     broken = [True]
 
     def refuses(text):
@@ -143,9 +146,14 @@ def test_a_judge_that_gives_nothing_leaves_a_gap_with_its_reason_and_is_asked_ag
     assert 0 < filtered.sum() < len(gaps) < len(table)
     # What was refused is asked for again; a reply without a verdict was paid for, and stays one.
     broken[0], before = False, len(shown)
+    # The model writes nothing again.
+    monkeypatch.setattr(writing, "completions", None)
     assert run_study(study, tmp_path / "run").new_trials == len(gaps)
     again = load_trials(study, tmp_path / "run")
     assert again["helpful"].isna().sum() == (~filtered).sum()
+    with sqlite3.connect(tmp_path / "run" / "trials.sqlite") as db:
+        kept = {row[:2] for row in db.execute("SELECT item_id, arm FROM texts")}
+    assert set(zip(*(again[again["helpful"].isna()][c] for c in ("item_id", "arm")), strict=True)) <= kept
     assert 0 < len(shown) - before <= filtered.sum()
 
 

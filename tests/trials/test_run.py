@@ -265,9 +265,9 @@ def test_a_folder_deleted_under_a_run_is_no_success(study_file, tmp_path, monkey
     out = tmp_path / "out"
     real = TrialStore.add
 
-    def deleting(self, study_, model, *, items=(), trials=()):
+    def deleting(self, study_, model, *, items=(), trials=(), **rest):
         done = len(self.done_trials(study_, model)) + len(trials)
-        real(self, study_, model, items=items, trials=trials)
+        real(self, study_, model, items=items, trials=trials, **rest)
         here = {"items": bool(items), "trials": done < 16, "last": done == 16}
         if here.get(when) and out.exists():
             shutil.rmtree(out)

@@ -274,7 +274,10 @@ def _run_units(
             fresh = judge([trial for trial in made if trial.key not in done])
             for trial in made:
                 unwritten.pop(trial.key)
-            store.add(plan.fingerprint, lm.fingerprint, trials=fresh)
+            # A unit of which a judge is to be asked again is computed again, and not written again.
+            failed = any(trial.error is not None for trial in fresh)
+            spent = () if failed else [trial.key for trial in made]
+            store.add(plan.fingerprint, lm.fingerprint, trials=fresh, spent=spent)
             count += len(fresh)
             new += len(fresh)
             progress(count, len(plan.trials), f"arm {_arm_of(units[n])}")

@@ -303,9 +303,17 @@ class TrialStore:
         self._db.execute("COMMIT")
 
     def add(
-        self, study: str, model: str, *, items: Sequence[tuple[int, Item]] = (), trials: Sequence[Trial] = ()
+        self,
+        study: str,
+        model: str,
+        *,
+        items: Sequence[tuple[int, Item]] = (),
+        trials: Sequence[Trial] = (),
+        spent: Sequence[Key] = (),
     ) -> None:
         """Write items, each with its position, and trials, all or none; a trial that failed makes room.
+
+        The texts of trials that are `spent` are needed no more.
 
         Raises
         ------
@@ -329,12 +337,12 @@ class TrialStore:
                     f"INSERT INTO {table} (study, model, {columns}) VALUES ({marks})",  # noqa: S608 - fixed names
                     [study, model, *row.values()],
                 )
-            for trial in trials:
-                self._db.execute(f"DELETE FROM texts WHERE {_THE_TRIAL}", [study, model, *trial.key])  # noqa: S608 - fixed names
+            for key in spent:
+                self._db.execute(f"DELETE FROM texts WHERE {_THE_TRIAL}", [study, model, *key])  # noqa: S608 - fixed names
         self.check_there()
 
     def add_text(self, study: str, model: str, key: Key, part: Part, text: Text) -> None:
-        """Keep a text of a trial whose outcomes are not there yet.
+        """Keep a text of a trial whose outcomes are not all there yet.
 
         Raises
         ------
@@ -349,7 +357,7 @@ class TrialStore:
         self.check_there()
 
     def texts(self, study: str, model: str) -> Texts:
-        """Give the texts of trials whose outcomes are not there yet."""
+        """Give the texts of trials whose outcomes are not all there yet."""
         rows = self.rows(
             "SELECT item_id, arm, rep, part, text, tokens, finish, seconds FROM texts "
             "WHERE study = ? AND model = ?",
