@@ -10,6 +10,7 @@ import pytest
 from whyprompt.cli import init as verb
 from whyprompt.cli import main
 from whyprompt.study import load_study, study_json_schema
+from whyprompt.trials.starting import look_at_questions
 
 
 @pytest.fixture
@@ -167,6 +168,13 @@ def test_a_file_without_a_question_is_said_to_be_so(run, here, text, said):
     (here / "folder").mkdir()
     code, out, err = run("init", "folder")
     assert (code, out, "folder: there is no file" in err) == (2, "", True)
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_a_column_called_id_names_the_item_only_where_no_two_rows_share_one(here, repeats):
+    rows = [f"{i // repeats},what is {i}?,{i}" for i in range(20)]
+    (here / "q.csv").write_text("\n".join(["id,question,answer", *rows]))
+    assert ("item_id" in look_at_questions(here / "q.csv").columns) == (repeats == 1)
 
 
 @pytest.mark.parametrize("answers", ["x", "0"])
