@@ -8,13 +8,16 @@ import subprocess
 import sys
 import time
 import warnings
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import yaml
 
 from whyprompt import __version__, cli
-from whyprompt.study import load_study, study_json_schema
+from whyprompt._progress import time_words
+from whyprompt.cli.run import _pace
+from whyprompt.study import Study, load_study, study_json_schema
 from whyprompt.trials.items.load import items_of
 
 MAIN = "from whyprompt.cli import main; main()"
@@ -485,3 +488,17 @@ def test_a_full_disk_does_not_hinder_reading(call, tiny_study, tmp_path):
     assert run.returncode == 0, err
     assert "few_shot" in printed
     assert f"note: the answer is not kept: the disk is full: {out / 'effect.json'} could not be" in err
+
+
+def test_the_least_time_is_that_of_the_tighter_limit_and_a_price_is_asked_for_where_none_is():
+    model = {"endpoint": "https://h/v1", "name": "m", "limits": {}}
+    study = {"name": "s", "question": "q", "items": "q.csv", "arms": ["direct", "cot"], "model": model}
+    study["outcomes"] = "numeric_match"
+    count = SimpleNamespace(paid={"requests": 120, "tokens": 60_000})
+    for tokens, words in ((6_000, time_words(600)), (60_000, time_words(120))):
+        model["limits"] = {"requests_per_minute": 60, "tokens_per_minute": tokens}
+        least, price = _pace(Study.model_validate(study), count)
+        assert least == f"At the study's limits that takes {words} or more."
+        assert "model.price: {input: 0.15, output: 0.60}" in price
+    model["limits"] = {}
+    assert _pace(Study.model_validate(study), SimpleNamespace(paid={**count.paid, "money": 1.0})) == []
