@@ -306,7 +306,11 @@ def _contradictions(study: Study) -> Iterator[Problem]:
 def _endpoint(study: Study) -> Iterator[Problem]:
     local = isinstance(study.model, ModelSettings)
     for key, default in (("order", OrderSettings()), ("missing", MissingSettings())):
-        if local and getattr(study, key) != default:
+        # Of a judge behind an endpoint a reply may be missing whatever the model is.
+        asked = key == "missing" and any(
+            o.judge is not None and isinstance(o.judge.model, EndpointSettings) for o in study.outcomes
+        )
+        if local and not asked and getattr(study, key) != default:
             yield (key,), "has no meaning on a local model, which answers every trial: leave it out"
     if local:
         return

@@ -157,6 +157,14 @@ def test_a_judge_that_gives_nothing_leaves_a_gap_with_its_reason_and_is_asked_ag
     assert 0 < len(shown) - before <= filtered.sum()
 
 
+def test_a_judge_that_fails_ends_the_run_where_the_study_says_so(bench, local, tmp_path):
+    server, _ = bench(lambda _text: (500, {"error": {"message": "down"}}))
+    study = local(judge(server.url, limits={"attempts": 1}), missing={"error": "stop"})
+    with pytest.raises(WhypromptError, match="the judge 'helpful': ") as stopped:
+        run_study(study, tmp_path / "run")
+    assert "run again" in stopped.value.hint
+
+
 def test_the_judges_budget_is_its_own_and_is_never_passed(bench, local, tmp_path):
     server, shown = bench()
     price = {"input": 1, "output": 1, "per": 1}
