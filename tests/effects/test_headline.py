@@ -13,6 +13,7 @@ from scipy import stats
 from whyprompt import estimate_effect
 from whyprompt.effects.headline import better_way, detectable, headline, mean_words, question, verdict
 from whyprompt.effects.outlook import harmed, noise_share, settles, sure
+from whyprompt.errors import EstimationError
 
 
 def paired(outcome="correct", *, gains=8, losses=2, same=(20, 20), repeats=1, **options):
@@ -228,3 +229,94 @@ def test_no_verdict_where_the_sentence_claims_no_effect(method, strength):
     unclaimed = "not be claimed" in made.sentence or "comparison and not an effect" in made.sentence
     assert (verdict(made) == "no effect") == unclaimed
     assert ("becomes" in headline(made) or "goes from" in headline(made)) != unclaimed
+
+
+def logs(n=1500, *, seed=0):
+    """Give rows whose arm follows a lot in part, and a cause of both that is seen and one that is not."""
+    rng = np.random.default_rng(seed)
+    lot, seen, hidden = rng.integers(0, 2, n), rng.normal(size=n), rng.normal(size=n)
+    arm = (0.9 * lot + 0.5 * hidden + 0.3 * seen + rng.normal(size=n) > 0.5).astype(int)
+    return pd.DataFrame({"lot": lot, "arm": arm, "x": seen, "y": arm + hidden + seen + rng.normal(size=n)})
+
+
+@pytest.mark.parametrize(
+    ("options", "whose"),
+    [
+        ({"estimand": "ate"}, ""),
+        ({"estimand": "att"}, ", on the treated rows"),
+        ({"estimand": "atc"}, ", on the control rows"),
+        ({"method": "overlap"}, ", on the rows where the arms overlap"),
+        ({"method": "nearest", "caliper": 0.05}, r", on the \d+ of \d+ treated rows that are used"),
+        ({"design": "instrument", "instrument": "lot"}, ", on the rows whose arm follows the instrument"),
+    ],
+)
+def test_the_sentence_says_whose_effect_it_is_where_it_is_not_that_on_all(options, whose):
+    made = estimate_effect(logs(), treatment="arm", outcome="y", confounders=["x"], **options)
+    changed = r"'y' (goes from [-.\d]+ to [-.\d]+|changes by [-.\d]+)"
+    assert re.match(rf"{changed}{whose}: higher, by ", headline(made))
+
+
+def test_means_that_differ_never_print_alike():
+    rng = np.random.default_rng(7)
+    slow = rng.normal(12345, 400, 200)
+    frame = pd.DataFrame({"item_id": np.repeat(np.arange(200), 2), "arm": ["a", "b"] * 200})
+    frame["latency"] = np.column_stack([slow, slow + rng.normal(0.5, 1, 200)]).ravel()
+    made = estimate_effect(
+        frame, treatment="arm", outcome="latency", treated="b", control="a", design="paired"
+    )
+    before, after = map(
+        float, re.match(r"'latency' goes from ([\d.]+) to ([\d.]+): hi", headline(made)).groups()
+    )
+    assert 0.2 < after - before < 0.63  # 0.420, no less than half of it and no more than half as much again
+    # Less than a point, of an interval of ten.
+    assert headline(paired(gains=9, losses=8, same=(9, 144))).startswith("89.4% right becomes 90.0%: undec")
+    assert headline(paired(gains=0, losses=0)).startswith("50% right stays at 50%: undecided (")
+
+
+def test_an_interval_without_a_bound_decides_nothing_and_promises_nothing():
+    rng = np.random.default_rng(1)
+    lot, hidden = rng.integers(0, 2, 300), rng.normal(size=300)
+    frame = pd.DataFrame({"lot": lot, "arm": (0.25 * lot + hidden + rng.normal(size=300) > 0.3).astype(int)})
+    frame["y"] = 3 * frame["arm"] + hidden
+    weak = estimate_effect(frame, treatment="arm", outcome="y", design="instrument", instrument="lot")
+    assert weak.ci_high == np.inf
+    assert "undecided (95% interval without a bound), if what it rests on holds." in headline(weak)
+    assert "interval has no bound" in sure(weak)
+    assert settles(weak) == "More rows like these."
+
+
+@pytest.mark.parametrize(
+    ("bounds", "turned"),
+    [((0.01, 0.3), False), ((-0.02, 0.3), True), (None, True)],
+)
+def test_missing_outcomes_that_could_turn_the_verdict_are_told(bounds, turned):
+    made = with_ends(paired(), 0.04, 0.13)
+    ends = {} if bounds is None else dict(zip(("low", "high"), bounds, strict=True))
+    gaps = replace(made, figures={"missing": {"treated": 3, "control": 0, **ends}})
+    assert headline(gaps).endswith("Outcomes are missing, and they could turn this.") == turned
+    assert "Outcomes are missing" not in headline(replace(gaps, figures={}))
+    open_anyway = with_ends(gaps, -0.04, 0.13)
+    assert "Outcomes are missing" not in headline(open_anyway)
+
+
+def test_nobody_is_said_to_be_harmed_by_what_is_no_effect():
+    rng = np.random.default_rng(8)
+    frame = pd.DataFrame({"arm": rng.integers(0, 2, 400), "g": rng.choice(["p", "q"], 400)})
+    share = np.where(frame["g"] == "p", 0.3 + 0.4 * frame["arm"], 0.8 - 0.5 * frame["arm"])
+    frame["correct"] = (rng.random(400) < share).astype(float)
+    asked = {"treatment": "arm", "outcome": "correct", "by": "g"}
+    assert "It goes worse in q" in harmed(estimate_effect(frame, design="randomized", **asked))
+    assert harmed(estimate_effect(frame, method="naive", **asked)) == ""
+    assert harmed(replace(paired(repeats=6, gains=20, losses=20), figures={"same_prompts": 1.0})) == ""
+
+
+def test_what_is_better_is_stated_of_a_result():
+    result = with_ends(paired("seconds"), -0.06, 0.04)
+    assert verdict(result.judged(margin=0.07)) == "alike"
+    assert verdict(result.judged(better="lower", margin=0.05)) == "no worse"
+    assert verdict(result.judged(better="higher", margin=0.05)) == "undecided"
+    with pytest.raises(EstimationError, match="'less', which is not known"):
+        result.judged(better="less")
+    for margin in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(EstimationError, match="is no margin"):
+            result.judged(margin=margin)

@@ -303,8 +303,7 @@ def study_effect(study: Study, frame: pd.DataFrame) -> StudyEffect:
         return replace(found, sentence=sentence, warnings=(*found.warnings, *asked, *lacks))
 
     main = told(effect.outcome, contrast, subgroups=True)
-    stated = {"better": effect.better, "margin": effect.margin}
-    main = replace(main, figures={**main.figures, **{k: v for k, v in stated.items() if v is not None}})
+    main = main.judged(better=effect.better, margin=effect.margin)
     further = [Contrast(treated=a, control=contrast.control) for a in study.arms]
     ran = set(frame["arm"].unique())
     draw = checked = None

@@ -6,6 +6,8 @@ A verdict is read off the interval (and the exact p of a 0/1 outcome), so that i
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from whyprompt._words import counted, format_number, p_words, percent
@@ -46,6 +48,33 @@ _METHOD_NAMES = {
     "2sls": "two-stage least squares",
 }
 POWER = 0.8
+_ESTIMAND_NAMES = {
+    "ate": "the average effect over all rows",
+    "att": "the average effect on the treated rows",
+    "atc": "the average effect on the control rows",
+    "ato": "the average effect on the rows where the arms overlap",
+    "late": "the average effect on the rows whose arm follows the instrument",
+}
+
+
+def estimand_words(
+    estimand: str, used: tuple[int, int], total: tuple[int, int], how: str = "could be matched"
+) -> str:
+    """Say whose average effect it is, also where rows that it is wanted for found no counterpart.
+
+    `used` and `total` are treated and control rows with a weight, and in the table; `how` is what the rows
+    that count have in common.
+
+    >>> estimand_words("att", (180, 300), (180, 400))
+    'the average effect on the treated rows'
+    >>> estimand_words("att", (112, 300), (180, 400))
+    'the average effect on the 112 of 180 treated rows that could be matched'
+    """
+    m, n = {"att": (used[0], total[0]), "atc": (used[1], total[1])}.get(estimand, (sum(used), sum(total)))
+    if estimand not in {"att", "atc", "ate"} or m == n:
+        return _ESTIMAND_NAMES.get(estimand, estimand)
+    which = {"att": "treated rows", "atc": "control rows", "ate": "rows"}[estimand]
+    return f"the average effect {'over' if estimand == 'ate' else 'on'} the {m} of {n} {which} that {how}"
 
 
 def better_way(result: _Effect) -> int:
@@ -105,7 +134,7 @@ def verdict(result: _Effect) -> Verdict:
     ----------
     result : EffectResult
         Its figures ``better`` ("higher" or "lower") and ``margin`` (in units of the outcome) count where they
-        are there, as of a study's ``effect.better`` and ``effect.margin``.
+        are there, as of `EffectResult.judged`, or of a study's ``effect.better`` and ``effect.margin``.
 
     Returns
     -------
@@ -175,19 +204,30 @@ def _decimals(result: _Effect) -> int:
 def size_words(result: _Effect, value: float, *, unit: bool = True) -> str:
     """Write a change: in points of a 0/1 outcome, else in the outcome's own units."""
     if not of_shares(result):
-        return _plain(value)
+        return format_number(value)
     text = f"{100 * value:.{_decimals(result)}f}"
     text = text.lstrip("-") if not float(text) else text
     return text + ((" point" if float(text) == 1 else " points") if unit else "")
 
 
-def _plain(value: float) -> str:
-    return format_number(value, digits=3)
-
-
 def mean_words(result: _Effect, value: float) -> str:
-    """Write a mean of the outcome: in percent of a 0/1 outcome."""
-    return f"{100 * value:.{_decimals(result)}f}%" if of_shares(result) else _plain(value)
+    """Write a mean of the outcome, in percent of a 0/1 outcome: with digits that show the change of both."""
+    ends = means(result) or (value, value)
+    scale = 100 if of_shares(result) else 1
+
+    def written(value: float, more: int) -> str:
+        if of_shares(result):
+            return f"{scale * value:.{_decimals(result) + more}f}"
+        return format_number(value, digits=3 + more)
+
+    def told(more: int) -> bool:
+        before, after = (float(written(end, more)) for end in ends)
+        change = scale * (ends[1] - ends[0])
+        return abs(after - before - change) <= abs(change) / 2
+
+    # Of means that differ by an error of rounding alone, no digits do.
+    more = next(filter(told, range(10)), 0)
+    return written(value, more) + ("%" if of_shares(result) else "")
 
 
 def means(result: _Effect) -> tuple[float, float] | None:
@@ -204,6 +244,8 @@ def interval_words(result: _Effect) -> str:
     low, high = result.ci_low, result.ci_high
     if low is None or high is None:
         return "no interval"
+    if math.isinf(high - low):
+        return f"{percent(result.level)} interval without a bound"
     ends = f"{size_words(result, low, unit=False)} to {size_words(result, high)}"
     return f"{percent(result.level)} interval {ends}"
 
@@ -237,7 +279,21 @@ def headline(result: _Effect) -> str:
         return f"{_beside(result)}: {no_effect(result)}."
     # Of logs whose arms differ in more than the arm.
     more = " More than the arm differs between these runs." if result.figures.get("one_treatment") else ""
-    return f"{_from_to(result)}: {_said(result, what)}{condition(result)}.{more}"
+    more += _turned_by_gaps(result, what)
+    return f"{_from_to(result)}{whose(result)}: {_said(result, what)}{condition(result)}.{more}"
+
+
+def _turned_by_gaps(result: _Effect, what: Verdict) -> str:
+    """Say where outcomes are missing whose worst would make the verdict another one."""
+    missing = result.figures.get("missing")
+    if not isinstance(missing, Mapping) or what in {"undecided", "no interval"}:
+        return ""
+    low, high = missing.get("low"), missing.get("high")
+    if isinstance(low, float) and isinstance(high, float):
+        bounds = replace(result, overall=replace(result.overall, ci_low=low, ci_high=high))
+        if verdict(bounds) == what:
+            return ""
+    return " Outcomes are missing, and they could turn this."
 
 
 def outcome_words(result: _Effect) -> str:
@@ -247,6 +303,14 @@ def outcome_words(result: _Effect) -> str:
 
 def _is_right(result: _Effect) -> bool:
     return of_shares(result) and result.outcome.lower() in _RIGHT
+
+
+def whose(result: _Effect) -> str:
+    """Say on which rows the effect is, where it is not that on all of them; else ""."""
+    used = (result.n_treated_used, result.n_control_used)
+    words = estimand_words(result.estimand, used, (result.n_treated, result.n_control), "are used")
+    found = words.removeprefix("the average effect ")
+    return "" if result.items is not None or found in {words, "over all rows"} else f", {found}"
 
 
 def _from_to(result: _Effect) -> str:
@@ -285,6 +349,8 @@ def _said(result: _Effect, what: Verdict) -> str:
     least = detectable(result)
     if exact_against_interval(result):
         return f"{text}; the interval and the exact test part"
+    if math.isinf(high - low):
+        return text
     if margin is not None:
         return f"{text}; the margin of {size_words(result, margin)} is not excluded"
     if least is None:

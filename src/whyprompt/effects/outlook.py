@@ -72,6 +72,8 @@ def _strength(result: EffectResult) -> str:
     if exact_against_interval(result) and result.items is not None:
         p = p_words(result.items.mcnemar_p)
         return f"The interval and the exact test (McNemar p {p}) disagree, so the sign is not settled."
+    if math.isinf((result.ci_high or 0.0) - (result.ci_low or 0.0)):
+        return f"The {level} interval has no bound, so the data settle neither the size nor the sign."
     if what == "undecided":
         return f"The {level} interval includes zero, so the data do not settle the sign."
     if what in {"no worse", "alike"}:
@@ -130,7 +132,7 @@ def settles(result: EffectResult) -> str:
         )
     if what in {"no worse", "alike"}:
         return f"Nothing more for the margin.{_for_seen(result, noun)}"
-    return f"{_for_seen(result, noun).strip() or 'More items.'}{_repeats(result)}"
+    return f"{_for_seen(result, noun).strip() or f'More {noun}.'}{_repeats(result)}"
 
 
 def _n(result: EffectResult) -> int:
@@ -139,7 +141,8 @@ def _n(result: EffectResult) -> int:
 
 def _for_seen(result: EffectResult, noun: str) -> str:
     error, effect = result.std_error, result.estimate
-    if not error or not effect:
+    # An interval without a bound is not made of the error.
+    if not error or not effect or math.isinf((result.ci_high or 0.0) - (result.ci_low or 0.0)):
         return ""
     df = result.df or 1e6
     try:
@@ -149,7 +152,9 @@ def _for_seen(result: EffectResult, noun: str) -> str:
     size = size_words(result, abs(effect))
     if many > _MOST:
         return f" A true change of {size}, as here, would need more than a million {noun}."
-    many = max(many, _n(result))
+    # Where the interval and the exact test part, the error alone would say that these are enough.
+    if many <= _n(result):
+        return ""
     return f" A true change of {size}, as here, would need about {_round_up(many)} {noun} (power 80%)."
 
 
@@ -189,7 +194,9 @@ def noise_share(result: EffectResult) -> float | None:
 
 
 def harmed(result: EffectResult) -> str:
-    """Say who is harmed, as far as the trials show it; "" where nothing can be seen of it."""
+    """Say who is harmed, as far as the trials show it; "" where nothing is seen of it, or no arm does it."""
+    if verdict(result) == "no effect":
+        return ""
     way = harm_way(result)
     items, out = result.items, []
     if items is not None:

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from whyprompt._summary import balance_text, figures, measure_lines, parts_table
 from whyprompt._words import counted, format_number, p_words, percent
-from whyprompt.effects.headline import headline, method_words
+from whyprompt.effects.headline import estimand_words, headline, method_words
 from whyprompt.effects.paired_items import item_states
 from whyprompt.effects.power import detectable_effect, items_needed
 from whyprompt.errors import EstimationError
@@ -31,34 +31,7 @@ if TYPE_CHECKING:
     from whyprompt.results import Assumption
 
 _PAIRED = "estimate_effect(design='paired')"
-_ESTIMAND_NAMES = {
-    "ate": "the average effect over all rows",
-    "att": "the average effect on the treated rows",
-    "atc": "the average effect on the control rows",
-    "ato": "the average effect on the rows where the arms overlap",
-    "late": "the average effect on the rows whose arm follows the instrument",
-}
 _HELP = "Randomising the arm, running both arms on the same items, or naming the confounders would help."
-
-
-def estimand_words(
-    estimand: str, used: tuple[int, int], total: tuple[int, int], how: str = "could be matched"
-) -> str:
-    """Say whose average effect it is, also where rows that it is wanted for found no counterpart.
-
-    `used` and `total` are treated and control rows with a weight, and in the table; `how` is what the rows
-    that count have in common.
-
-    >>> estimand_words("att", (180, 300), (180, 400))
-    'the average effect on the treated rows'
-    >>> estimand_words("att", (112, 300), (180, 400))
-    'the average effect on the 112 of 180 treated rows that could be matched'
-    """
-    m, n = {"att": (used[0], total[0]), "atc": (used[1], total[1])}.get(estimand, (sum(used), sum(total)))
-    if estimand not in {"att", "atc", "ate"} or m == n:
-        return _ESTIMAND_NAMES.get(estimand, estimand)
-    which = {"att": "treated rows", "atc": "control rows", "ate": "rows"}[estimand]
-    return f"the average effect {'over' if estimand == 'ate' else 'on'} the {m} of {n} {which} that {how}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +106,7 @@ class EffectResult(Result):
     >>> result.conf_int().round(2)
               low  high
     overall -2.16  6.16
-    >>> result.summary().splitlines()[2]
+    >>> result.summary().splitlines()[4]
     'estimate 2.00, standard error 1.29 (unequal variances (Welch)), 95% interval -2.16 to 6.16, p 0.22'
     >>> chart = result.plot("effect")  # or "balance" ("love"), "overlap", where something was adjusted for
     >>> "<table" in result._repr_html_()  # what a notebook shows
@@ -198,6 +171,47 @@ class EffectResult(Result):
     def n_pairs(self) -> int:
         """Complete items of a paired design."""
         return self.overall.n_used or 0
+
+    def judged(
+        self, *, better: Literal["higher", "lower"] | None = None, margin: float | None = None
+    ) -> EffectResult:
+        """State which way is better, and how much worse is still no worse, for the verdict in `summary`.
+
+        Parameters
+        ----------
+        better : {"higher", "lower"}, optional
+            Which is better of the outcome. Default: what is known of ``exact_match`` and its like.
+        margin : float, optional
+            How much worse is still no worse, in units of the outcome: 0.02 is 2 points of 0/1.
+
+        Returns
+        -------
+        EffectResult
+            The same numbers, with ``better`` and ``margin`` among its figures.
+
+        Raises
+        ------
+        EstimationError
+            If `better` is another word, or `margin` is no number above 0.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> from whyprompt import estimate_effect
+        >>> frame = pd.DataFrame({"arm": [0, 0, 0, 1, 1, 1], "seconds": [9.0, 8.0, 7.0, 2.0, 4.0, 3.0]})
+        >>> result = estimate_effect(frame, treatment="arm", outcome="seconds", design="randomized")
+        >>> result.judged(better="lower").summary().splitlines()[0]
+        "'seconds' goes from 8.00 to 3.00: better, by 2.73 to 7.27 (95% interval)."
+        """
+        if better not in {None, "higher", "lower"}:
+            raise EstimationError(f"what is better is {better!r}, which is not known", hint="higher or lower")
+        if margin is not None and not 0 < margin < math.inf:
+            raise EstimationError(
+                f"margin={margin} is no margin", hint="a number above 0, in units of the outcome"
+            )
+        stated = {"better": better, "margin": margin}
+        told = {name: value for name, value in stated.items() if value is not None}
+        return replace(self, figures={**self.figures, **told})
 
     def item_states(self) -> NDArray[np.int64]:
         """Tell of each item of a paired design whether it gains or is harmed.

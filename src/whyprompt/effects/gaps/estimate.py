@@ -15,9 +15,8 @@ from whyprompt.effects.checks.rerun import effect_options, estimate_or_why, of_e
 from whyprompt.effects.estimate import estimated
 from whyprompt.effects.gaps.chained import impute
 from whyprompt.effects.gaps.pooling import in_words, rubin
-from whyprompt.effects.headline import method_words
+from whyprompt.effects.headline import estimand_words, method_words
 from whyprompt.effects.problem import choose_confounders
-from whyprompt.effects.result import EffectResult, estimand_words
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.results import Assumption, Estimate, Result, unlisted
 from whyprompt.stats.rules import SMD_LIMIT
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects.gaps.chained import Imputation
+    from whyprompt.effects.result import EffectResult
     from whyprompt.graph.model import CausalGraph
     from whyprompt.tables import Column
 
