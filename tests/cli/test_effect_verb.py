@@ -256,6 +256,22 @@ def test_a_paired_design(run, tmp_path):
     assert [row["label"] for row in json.loads(out)["parts"]] == ["right", "score"]
 
 
+@pytest.mark.parametrize(
+    ("options", "verdict"),
+    [
+        ((), "higher"),
+        (("--better", "lower"), "worse"),
+        (("--better", "higher"), "better"),
+        (("--margin", "9", "--level", "0.99999"), "alike"),
+    ],
+)
+def test_what_is_better_and_still_no_worse_is_stated_of_a_table(run, tmp_path, options, verdict):
+    path = paired_table(tmp_path / "trials.csv")
+    code, out, err = run(path, *PAIRED, "--outcome", "score", *options)
+    assert code == 0, err
+    assert f": {verdict}" in out.splitlines()[0]
+
+
 def test_several_outcomes_are_adjusted_for_their_number(run):
     code, out, _ = run(*lalonde("--outcome", "married", "--outcome", "re75", "--json"))
     assert code == 2, "an outcome may not be a confounder as well"
@@ -492,6 +508,9 @@ def test_ordered_levels(run, tmp_path):
         (["--check", "refute", "--as", "dose"], "--check refute has no meaning but for one outcome and two"),
         (["--check", "sensitivity", "--as", "all-arms"], "--check sensitivity has no meaning but for one"),
         (["--check", "placebo", "--design", "paired"], "--check placebo has no meaning but for one outcome"),
+        (["--better", "more"], "what is better is 'more', which is not known"),
+        (["--margin", "-1"], "--margin -1.0 is no margin"),
+        (["--margin", "1", "--as", "dose"], "--margin has no meaning but for one outcome and two arms"),
         (["--impute", "3", "--by", "kind"], "--by has no meaning with --impute"),
         (["--impute", "3", "--as", "dose"], "--impute has no meaning but for one outcome and two arms"),
         (["--check", "whom:modifiers=kind,better=best"], "--check whom:better=best is not known"),

@@ -33,6 +33,7 @@ def test_the_options_of_an_effect_stand_in_groups(run):
         "How",
         "How sure",
         "Gaps, and checks beside the estimate",
+        "What is better",
         "Logs of other tools",
         "Where",
         "Options",

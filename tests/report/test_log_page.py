@@ -344,6 +344,8 @@ def test_what_means_nothing_is_refused(run, written, tmp_path):
         ((path, "--reference", "a", "--by", "x"), "--by has no meaning on the page of more than two arms"),
         ((path, "--no-code"), "--no-code has no meaning with logs"),
         ((path, "--out", tmp_path), "is a folder"),
+        ((path, "--reference", "a", "--better", "lower"), "--better has no meaning but for one outcome"),
+        ((tmp_path / "s.yaml", "--margin", "1"), "--margin has no meaning with a study"),
         ((tmp_path / "s.yaml", "--arm", "file"), "--arm has no meaning with a study"),
         ((tmp_path / "s.yaml", "a.html", "b.html"), "b.html: a study is followed by the page"),
         ((tmp_path / "absent.eval",), "absent.eval"),
@@ -353,6 +355,19 @@ def test_what_means_nothing_is_refused(run, written, tmp_path):
         assert message in err
         assert "Traceback" not in err
     assert run("report", path, "--treated", "c", "--control", "a", "--out", tmp_path / "p.html")[0] == 0
+
+
+def test_what_is_better_is_stated_of_logs_and_stands_in_the_command_that_gives_the_page_again(
+    run, written, tmp_path
+):
+    path, page = written(rows(200)), tmp_path / "p.html"
+    stated = ("--better", "lower", "--margin", "0.05")
+    assert ": higher, by " in run("effect", path)[1]
+    assert ": worse, by " in run("effect", path, *stated)[1]
+    assert run("report", path, *stated, "--out", page)[0] == 0
+    text = page.read_text(encoding="utf-8")
+    assert ": worse, by " in text
+    assert "--better lower --margin 0.05" in text
 
 
 @pytest.mark.parametrize("pattern", ["inspect_ai/*.eval", "lm_eval", "promptfoo/small.json", "dspy/*.json"])

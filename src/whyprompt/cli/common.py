@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from whyprompt.study import Study
 
 STUDIES = {".yaml", ".yml", ".toml"}
-# A group of options in the help of several verbs.
-WHERE = "Where"
+# Groups of options in the help of several verbs.
+WHERE, VERDICT = "Where", "What is better"
 StudyPath = Annotated[Path, typer.Argument(help="A study file (.yaml, .yml or .toml).", metavar="STUDY")]
 Out = Annotated[
     Path | None,
@@ -61,6 +61,22 @@ Gpus = Annotated[
     int,
     typer.Option(
         "--gpus-per-worker", help="GPUs of each worker; with 0 it sees none.", rich_help_panel=WHERE
+    ),
+]
+Better = Annotated[
+    str | None,
+    typer.Option(
+        help="Which is better of the outcome, higher or lower. Default: what is known of exact_match and its"
+        " like.",
+        metavar="higher|lower",
+        rich_help_panel=VERDICT,
+    ),
+]
+Margin = Annotated[
+    float | None,
+    typer.Option(
+        help="How much worse is still no worse, in units of the outcome: 0.02 is 2 points of 0/1.",
+        rich_help_panel=VERDICT,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]

@@ -13,10 +13,33 @@ import typer
 from whyprompt._arguments import at_least
 from whyprompt._progress import listening, show_progress
 from whyprompt.cli.choices import names, read_choice, refuse
-from whyprompt.cli.common import STUDIES, WHERE, AsJson, NoCode, On, Out, Workers, opened, placed, put
+from whyprompt.cli.common import (
+    STUDIES,
+    WHERE,
+    AsJson,
+    Better,
+    Margin,
+    NoCode,
+    On,
+    Out,
+    Workers,
+    opened,
+    placed,
+    put,
+)
 from whyprompt.cli.effect_checks import CHECKS, check_text, own_draws, read_checks, refuse_checks, run_checks
 from whyprompt.cli.flags import said, speak
-from whyprompt.cli.logs import Arm, Changed, Item, Reference, Scorer, effect_of_logs, refuse_for_logs
+from whyprompt.cli.logs import (
+    NO_VERDICT,
+    Arm,
+    Changed,
+    Item,
+    Reference,
+    Scorer,
+    effect_of_logs,
+    judged,
+    refuse_for_logs,
+)
 from whyprompt.cli.tables import TABLES, read_table
 from whyprompt.errors import EstimationError
 
@@ -169,6 +192,8 @@ def effect(
             rich_help_panel=_GAPS_CHECKS,
         ),
     ] = None,
+    better: Better = None,
+    margin: Margin = None,
     seed: Annotated[int, typer.Option(min=0, help="For everything random.", rich_help_panel=_SURE)] = 0,
     arm: Arm = None,
     scorer: Scorer = None,
@@ -246,13 +271,23 @@ def effect(
     if logs:
         # Logs have an option of this name; of a table it stands inside --as.
         speak(ctx, {name: before for name, before in inside_options().items() if name != "reference"})
-        effect_of_logs(tables, _with_method(asked), of_log, changed=changed, as_json=as_json)
+        effect_of_logs(
+            tables,
+            _with_method(asked),
+            of_log,
+            better=better,
+            margin=margin,
+            changed=changed,
+            as_json=as_json,
+        )
         return
     outcomes = _outcomes(outcome or ())
     refuse_checks(
         checks, single=kind is None and len(outcomes) == 1, paired=design == "paired", impute=impute
     )
     _refuse_beside(design, checks, kind, impute)
+    if kind is not None or len(outcomes) > 1 or impute is not None:
+        _refuse(given & {"better", "margin"}, NO_VERDICT)
     frame = _read(tables, memory)
     if isinstance(frame, list):
         _refuse(given & {"check", "impute", "as_", "unit"}, "with a table that is larger than --memory")
@@ -265,6 +300,7 @@ def effect(
     else:
         with _told(frame, table.name):
             result, asked = _estimated(frame, treatment, outcomes, asked, kind, of_kind, checks)
+    result = judged(result, better, margin)
     checked = run_checks(frame, str(treatment), outcomes[0], asked, result, checks, ctx, inside_options())
     text = result.summary(words=said)
     put(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
@@ -63,6 +63,7 @@ Changed = Annotated[
     ),
 ]
 
+NO_VERDICT = "but for one outcome and two arms, without --impute: nothing else has a verdict"
 _ONLY_COLUMNS = "write the logs' table and name its columns: whyprompt import LOG... --out trials.parquet"
 
 
@@ -71,6 +72,8 @@ def effect_of_logs(
     given: Mapping[str, Any],
     of_log: Mapping[str, Any],
     *,
+    better: str | None,
+    margin: float | None,
     changed: bool,
     as_json: bool,
 ) -> None:
@@ -95,6 +98,7 @@ def effect_of_logs(
         if len(found.arms) < 2 and len(paths) == 1 and (init := _or_init(paths[0])):
             raise EstimationError(error.message, hint=f"{error.hint}{init}") from None
         raise
+    result = judged(result, better, margin)
     content, text = result.to_dict() | {"logs": found.to_dict()}, result.summary(words=said)
     if changed:
         from whyprompt.answers.changes import changed_text
@@ -103,6 +107,19 @@ def effect_of_logs(
         content |= {"changed": listed}
         text = f"{text}\n\n{changed_text(listed, width=_width())}"
     put(content, text, as_json=as_json)
+
+
+def judged(result: Any, better: str | None, margin: float | None) -> Any:  # noqa: ANN401 - of any kind
+    """State which way is better and what is still no worse, where written, of an effect with a verdict."""
+    from whyprompt.effects.result import EffectResult
+
+    if better is None and margin is None:
+        return result
+    if isinstance(result, EffectResult):
+        return result.judged(better=cast("Any", better), margin=margin)
+    written = {"--better": better, "--margin": margin}
+    refuse(", ".join(flag for flag, value in written.items() if value is not None), NO_VERDICT)
+    return result
 
 
 def _propose(path: Path, *, as_json: bool) -> NoReturn:
@@ -130,7 +147,12 @@ def _or_init(path: Path) -> str:
 
 
 def effect_for_page(
-    paths: Sequence[Path], of_log: Mapping[str, Any], given: Mapping[str, Any]
+    paths: Sequence[Path],
+    of_log: Mapping[str, Any],
+    given: Mapping[str, Any],
+    *,
+    better: str | None,
+    margin: float | None,
 ) -> tuple[ReadTrials, EffectResult | EffectsResult]:
     """Read logs, and estimate the effect of one arm against another, or of all others against a reference.
 
@@ -147,7 +169,7 @@ def effect_for_page(
             ", ".join(f"--{name}" for name in ("confounders", "by") if several and name in asked),
             "on the page of more than two arms; name two: --treated, --control",
         )
-    return found, wp.log_effect(found, **asked)
+    return found, judged(wp.log_effect(found, **asked), better, margin)
 
 
 def _changed(found: ReadTrials, result: EffectResult | EffectsResult) -> ChangedItems:

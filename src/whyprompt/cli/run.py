@@ -14,7 +14,9 @@ from whyprompt.cli.choices import names, refuse
 from whyprompt.cli.common import (
     STUDIES,
     AsJson,
+    Better,
     Gpus,
+    Margin,
     NoCode,
     On,
     Out,
@@ -262,6 +264,8 @@ def report(
         str | None, typer.Option(help="Of logs, where rows are compared: columns to adjust for, a,b,c.")
     ] = None,
     by: Annotated[str | None, typer.Option(help="Of logs: subgroups, a,b.")] = None,
+    better: Better = None,
+    margin: Margin = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -282,7 +286,8 @@ def report(
     asked |= {"confounders": names(confounders), "by": names(by)}
     study = paths[0]
     if study.suffix.lower() in STUDIES:
-        given = [name for name, value in (of_log | asked).items() if value is not None]
+        told = of_log | asked | {"better": better, "margin": margin}
+        given = [name for name, value in told.items() if value is not None]
         refuse(
             ", ".join(f"--{name}" for name in given), "with a study, which names its own arms and outcomes"
         )
@@ -301,7 +306,7 @@ def report(
         refuse("--no-code" if no_code else "", "with logs, which import no code")
         if out is not None and out.is_dir():
             raise InputError(f"{out} is a folder", hint=f"name the page: --out {out / 'report.html'}")
-        found, effect = effect_for_page(paths, of_log, asked)
+        found, effect = effect_for_page(paths, of_log, asked, better=better, margin=margin)
         path = write_report(found, effect, target=out)
     content = {"report": str(path), "bytes": path.stat().st_size}
     put(content, f"The report is at {path.resolve()}", as_json=as_json)

@@ -265,6 +265,7 @@ def _reproduce(compared: RunComparison, effect: EffectResult) -> list[Block]:
         "--control": effect.control,
         "--design": "paired" if effect.items is not None else "",
         "--confounders": ",".join(effect.confounders),
+        **{f"--{name}": str(effect.figures.get(name, "")) for name in ("better", "margin")},
     }
     facts = [
         ("method", effect.method),
