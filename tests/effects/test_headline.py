@@ -54,6 +54,7 @@ def with_ends(result, low, high, **figures):
         (0.04, 0.13, {"better": "lower"}, "worse"),
         (-0.13, -0.04, {"better": "lower"}, "better"),
         (-0.06, 0.04, {"better": "lower", "margin": 0.05}, "no worse"),
+        (-0.04, 0.06, {"better": "lower", "margin": 0.05}, "undecided"),
     ],
 )
 def test_the_verdict_is_the_intervals(low, high, figures, expected):
@@ -81,6 +82,8 @@ def test_better_is_said_only_where_it_is_known(name, way):
     # Of what has no better side, alike is what lies within the margin on both.
     close = with_ends(paired(name), -0.03, 0.04, margin=0.05)
     assert verdict(close) == ("no worse" if way else "alike")
+    if not way:
+        assert verdict(with_ends(paired(name), -0.06, 0.04, margin=0.05)) == "undecided"
 
 
 def test_an_exact_test_that_parts_from_the_interval_leaves_it_undecided():
@@ -90,6 +93,9 @@ def test_an_exact_test_that_parts_from_the_interval_leaves_it_undecided():
     assert verdict(apart) == "undecided"
     assert "the interval and the exact test part" in headline(apart)
     assert "the exact test (McNemar p 0.070) disagree" in sure(apart)
+    # The error alone would say that fewer items are enough.
+    certain = replace(apart, overall=replace(low, std_error=0.01))
+    assert settles(certain).startswith("More items under both arms.")
 
 
 def test_the_sentence_is_from_what_to_what():
@@ -141,6 +147,8 @@ def test_what_would_settle_it_has_the_power_that_it_says():
     shift = result.estimate * np.sqrt(many) / spread
     q = stats.t.ppf(0.975, many - 1)
     assert 0.80 <= stats.nct.sf(q, many - 1, shift) < 0.84
+    # The size of 50 items to within a third: 50 (0.045 / 0.085 / (1 / 3))^2 = 126.1.
+    assert "about 130 items under both arms (here 50)" in settles(with_ends(paired(), 0.04, 0.13))
     # And for rows, whose error is that of the method.
     rng = np.random.default_rng(2)
     frame = pd.DataFrame({"arm": rng.integers(0, 2, 400), "y": rng.normal(size=400)})
