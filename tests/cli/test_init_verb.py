@@ -239,3 +239,11 @@ def test_what_comments_offer_is_a_key_that_there_is(run, here, words):
     offered = re.findall(r"^\s*#\s+-? ?\{?([a-z_]+): ", (here / "study.yaml").read_text(), re.MULTILINE)
     assert {"reps", "contrast"} <= set(offered)
     assert all(f'"{key}"' in schema for key in offered)
+
+
+@pytest.mark.parametrize(("each", "shots"), [(8, 1), (12, 3)])
+def test_few_questions_of_a_kind_lend_one_example(run, here, each, shots):
+    rows = [f"what is {i}?,{i},{'ab'[i % 2]}" for i in range(2 * each)]
+    (here / "q.csv").write_text("\n".join(["question,answer,topic", *rows]))
+    assert run("init", "q.csv")[0] == 0
+    assert load_study(here / "study.yaml").arms["few_shot"].shots == shots
