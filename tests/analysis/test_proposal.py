@@ -141,3 +141,10 @@ def test_the_verb_proposes_and_estimates_nothing(run, tmp_path):
     code, out, err = run(*shlex.split(command)[1:])
     assert code == 0, err
     assert "'v2' instead of 'v1'" in out
+
+
+def test_the_size_of_what_came_back_is_left_out_of_the_confounders():
+    found = propose(log().assign(tokens_out=np.arange(300) % 90), "t.csv")
+    why = {taken.column: taken.why for taken in found.columns}
+    assert "tokens_out" not in found.command
+    assert why["tokens_out"] == "a completion's length is caused by the arm (reasoning is longer)"

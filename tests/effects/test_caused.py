@@ -21,6 +21,8 @@ CAUSED = names(
     usage.prompt_tokens usage.completion_tokens usage_total_tokens latency latency_ms duration_ms elapsed
     response_time time_ms generationTime cost_usd total_cost price finish_reason cached answer prediction
     judge_score reasoning_tokens is_correct exact_match predicted_label
+    tokens_out out_tokens tokensOut n_tokens_out out_len chars_out gen_len gen_tokens resp_tokens n_toks
+    tok_out tokens_in in_tokens n_in_tokens tokens_used total_ms ms
     """
 )
 SETTINGS = ["n_shots", "num_fewshot", "temperature", "max_tokens", "top_p", "system_prompt"]
@@ -30,6 +32,7 @@ ITEM = names(
     hard length log_len n_options answer_type answer_format correct_answer gold_answer expected_output
     reference_length context_tokens document_words item_price time_of_day timestamp date time_limit model
     user_id language topic target_tokens source score is_math steps hour template_id
+    words_in_question tokens_in_context words_out_of_vocabulary time_out n_words seconds
     """
 )
 

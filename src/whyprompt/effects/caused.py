@@ -8,6 +8,7 @@ their sizes, their times and their costs say it.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,8 +55,13 @@ _WRITTEN = _words(
 _THOUGHT = _words("cot explanation prompt rationale reasoning thinking thought thoughts")
 _JUDGED = _words("correct grader hallucinated judge judgement judgment logprob logprobs verdict")
 _SIZES = _words(
-    "byte bytes char characters chars count len length lines sentences size token tokens word words"
+    "byte bytes char characters chars count len length lines ntokens sentences size tok token tokens toks"
+    " word words"
 )
+_TOKENS = _words("ntokens tok token tokens toks")
+# Beside a size these say that it is of what came back: tokens_out, gen_len.
+_BACK = _words("compl gen out resp")
+_UNITS = _words("ms s sec seconds secs")
 _SENT = _words("input message messages prompts rendered total")
 _ANSWERS = _words("answer answers")
 # What an output is meant to be is known before the arm.
@@ -117,7 +123,8 @@ def caused_by_arm(name: str, values: NDArray[Any] | None = None) -> str | None:
     if doubt_of(name) is not None or not listed:
         return None
     of_item = listed[0] in ITEM_WORDS
-    if words & _TIMES or ("time" in words and words & _CLOCK):
+    measured = words <= _CLOCK and words & _UNITS and (len(words) > 1 or "ms" in words)
+    if words & _TIMES or ("time" in words and words & _CLOCK) or measured:
         return "it is a time, caused by what the arm makes the model read and write"
     if words & _COSTS and not of_item:
         return "it is a cost, caused by what the arm makes the model read and write"
@@ -133,12 +140,14 @@ def caused_by_arm(name: str, values: NDArray[Any] | None = None) -> str | None:
 def _by_content(words: frozenset[str], listed: tuple[str, ...], values: NDArray[Any] | None) -> str | None:
     """Judge the names of what was sent and what came back, of their sizes and of their verdicts."""
     if words & _SIZES:
-        if words & (_WRITTEN | _THOUGHT) - {"prompt"}:
+        if words & (_WRITTEN | _THOUGHT) - {"prompt"} or (words & _BACK and "of" not in words):
             return "a completion's length is caused by the arm (reasoning is longer)"
         if (
             words & _SENT
             or "prompt" in words
-            or (words & {"token", "tokens"} and words <= _SIZES | {"n", "num"})
+            or "in" in {listed[0], listed[-1]}
+            or any(one == "in" and after in _TOKENS for one, after in pairwise(listed))
+            or (words & _TOKENS and words <= _SIZES | {"n", "num", "used"})
         ):
             return "a prompt's length is caused by the arm (a few-shot prompt is longer)"
     if words & _WRITTEN:
