@@ -565,6 +565,31 @@ def test_the_pooled_result_is_estimate_effect_in_each_table_and_rubins_rules():
     assert from_graph.estimate == got.estimate
 
 
+def test_completed_tables_have_one_estimand():
+    """Some tables hardly have the effect on the treated rows: then none of them is asked for it."""
+    rng = np.random.default_rng(0)
+    hard = rng.normal(size=200)
+    arm = (rng.random(200) < 1 / (1 + np.exp(-1.3 * hard))).astype(int)
+    y = hard + arm + rng.normal(size=200)
+    hard[rng.random(200) < 0.15] = np.nan
+    frame = pd.DataFrame({"arm": arm, "y": y, "hard": hard})
+    asked = {"treatment": "arm", "outcome": "y", "confounders": ["hard"]}
+    got = estimate_with_imputation(frame, draws=3, **asked)
+    alone = [estimate_effect(one, **asked) for one in got.imputation.frames]
+    assert sorted(one.estimand for one in alone) == ["ato", "ato", "att"]
+    assert [one.estimand for one in got.results] == ["ato"] * 3
+    assert got.estimand == "ato"
+    told = [w for w in got.warnings if "effect on the treated rows" in w]
+    assert len(told) == 1
+    assert told[0].startswith("in 2 of 3 completed tables")
+    named = estimate_with_imputation(frame, draws=3, estimand="att", **asked)
+    assert {one.estimand for one in named.results} == {"att"}
+    # The row that carries so much is said where the effect is asked for all the same.
+    heavy = [a for a in named.assumptions if a.name == "overlap"]
+    assert "one row carries" in heavy[0].detail
+    assert heavy[0].status != "holds"
+
+
 def test_ratios_of_a_binary_outcome_are_pooled_by_their_logarithms():
     frame = _study(5, rule="mcar")
     frame["y"] = (frame["y"] > 0.5).astype(int)

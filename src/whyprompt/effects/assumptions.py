@@ -317,13 +317,15 @@ def judge_overlap(
     ess: tuple[float, float],
     lost: tuple[int, int] = (0, 0),
     reach: float = 0.0,
+    heavy: str = "",
 ) -> Assumption:
     """Say whether rows of the other arm exist where the effect is wanted.
 
     The `score` is None for a method that has none, which shows by the rows it leaves out (weight 0);
     `discarded` rows were put aside for want of support, and `lost` are treated and control rows without a
     counterpart that are not among these. `reach` is the outcome's standard deviation over the standard error:
-    of many rows a few without a counterpart may be worth more than the whole interval.
+    of many rows a few without a counterpart may be worth more than the whole interval. `heavy` says that one
+    row carries much of an arm's weight.
 
     Fails where more than 10% of the rows that are spoken for lie beyond the other arm's scores, or had
     next to no chance of that arm, or where their outcomes in it, taken wrongly by one standard deviation,
@@ -356,6 +358,7 @@ def judge_overlap(
         discarded=int(discarded.sum()),
         ess=ess,
         reach=reach,
+        heavy=heavy,
     )
 
 
@@ -368,6 +371,7 @@ def overlap_of(
     discarded: int,
     ess: tuple[float, float],
     reach: float,
+    heavy: str = "",
 ) -> Assumption:
     """Judge overlap as `judge_overlap` does, by its figures.
 
@@ -394,6 +398,8 @@ def overlap_of(
         remarks.append(f"the weights are worth {ess[0]:.0f} treated and {ess[1]:.0f} control rows")
     elif few:
         remarks.append(f"an arm's weight rests on {thin:.0%} of its rows")
+    if heavy:
+        remarks.insert(0, heavy)
     moved = 0.0 if by_weight else share * reach
     if moved > 1.0:
         remarks.append(
@@ -404,7 +410,7 @@ def overlap_of(
         "fails"
         if share > _MANY or moved > _REACH
         else "doubtful"
-        if (share > _FEW and not by_weight) or few or gone > 0.1 or moved > 1.0
+        if (share > _FEW and not by_weight) or few or gone > 0.1 or moved > 1.0 or heavy
         else "holds"
     )
     return Assumption(

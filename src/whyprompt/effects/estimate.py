@@ -60,6 +60,8 @@ if TYPE_CHECKING:
 
 # Of an arm's weight, that one row may carry before the estimate is that row's.
 _HEAVY = 0.1
+# How a warning begins that says why the estimand is not the ATT.
+MOVED = "the effect on the treated rows"
 
 
 def estimated(
@@ -219,16 +221,25 @@ def why_overlap(overlap: Assumption, heaviest: float, n_control: int, control: s
     `heaviest` is the share of the control rows' weight that one of the `n_control` carries.
     """
     if overlap.status == "fails":
-        because = overlap.detail
+        because = f"cannot be had from this table ({overlap.detail})"
     elif heaviest > max(_HEAVY, 4.0 / n_control):
         # An interval that one row makes is of no use, though it covers.
-        because = f"one {control!r} row would carry {heaviest:.0%} of the weight of all"
+        because = f"would hang on one {control!r} row, with {heaviest:.0%} of the weight of all"
     else:
         return ""
     return (
-        f"the effect on the treated rows cannot be had from this table ({because}): the estimate is"
-        " that on rows that could have had either arm, weighted by how far they could (ATO); estimand='att'"
-        " asks for the other all the same"
+        f"{MOVED} {because}: the estimate is that on rows that could have had either"
+        " arm, weighted by how far they could (ATO); estimand='att' asks for the other all the same"
+    )
+
+
+def hangs_on_one(weights: Floats, arm: NDArray[np.bool_]) -> str:
+    """Say that one row of a reweighted arm carries much of its weight, "" where none does."""
+    share = float(weights[arm].max() / weights[arm].sum())
+    return (
+        f"one row carries {share:.0%} of the weight of its arm"
+        if share > max(_HEAVY, 4.0 / arm.sum())
+        else ""
     )
 
 
@@ -369,7 +380,12 @@ def _overlap(problem: Problem, plan: Plan, fit: Fit, lost: tuple[int, int]) -> A
     if fit.propensity is None and fit.matched is None:
         return None
     weights = _by_chances(problem, plan, fit)
-    ess = tuple(effective_sample_size(weights[arm]) for arm in (problem.treated, ~problem.treated))
+    arms = (problem.treated, ~problem.treated)
+    ess = tuple(effective_sample_size(weights[arm]) for arm in arms)
+    # What pairs carry is the matching's to say.
+    heavy = (
+        "" if fit.matched is not None else next(filter(None, (hangs_on_one(weights, a) for a in arms)), "")
+    )
     return judge_overlap(
         fit.propensity,
         problem.treated,
@@ -379,6 +395,7 @@ def _overlap(problem: Problem, plan: Plan, fit: Fit, lost: tuple[int, int]) -> A
         ess=(ess[0], ess[1]),
         lost=lost,
         reach=_spread_left(problem, fit) / fit.std_error if fit.std_error else 0.0,
+        heavy=heavy,
     )
 
 

@@ -12,7 +12,7 @@ from whyprompt._arguments import names
 from whyprompt._summary import figures, grid, measure_lines, reach
 from whyprompt._words import counted, format_number, percent
 from whyprompt.effects.checks.rerun import effect_options, estimate_or_why, of_effect
-from whyprompt.effects.estimate import estimated
+from whyprompt.effects.estimate import MOVED, estimated
 from whyprompt.effects.gaps.chained import impute
 from whyprompt.effects.gaps.pooling import in_words, rubin
 from whyprompt.effects.headline import estimand_words, method_words
@@ -218,6 +218,14 @@ def estimate_with_imputation(
     results = tuple(
         _one(k, open_table(one).rows(kept), options) for k, one in enumerate(made.frames, start=1)
     )
+    other = _of_all(results) if options.get("estimand") is None else ""
+    if other:
+        # Effects on other rows are no estimates of one number.
+        options["estimand"] = "ato"
+        results = tuple(
+            one if one.estimand == "ato" else _one(k, open_table(filled).rows(kept), options)
+            for k, (one, filled) in enumerate(zip(results, made.frames, strict=True), start=1)
+        )
     first = results[0]
     # What complete data would have: rows less two means. Smaller than n, so on the safe side of normal.
     df = max(min(r.n_treated_used + r.n_control_used for r in results) - 2, 1)
@@ -256,7 +264,20 @@ def estimate_with_imputation(
         measures=_measures(results, df),
         assumptions=_assumptions(results, made),
     )
-    return replace(found, warnings=_warnings(found, why_not), sentence=_sentence(found))
+    warnings = (*((other,) if other else ()), *_warnings(found, why_not))
+    return replace(found, warnings=warnings, sentence=_sentence(found))
+
+
+def _of_all(results: Sequence[EffectResult]) -> str:
+    """Say why the ATO is taken for all tables, "" where none of them took it."""
+    many = sum(one.estimand == "ato" for one in results)
+    if not many:
+        return ""
+    return (
+        f"in {many} of {len(results)} completed tables the effect on the treated rows is hardly to be had:"
+        " all are estimated on rows that could have had either arm, weighted by how far they could (ATO);"
+        " estimand='att' asks for the other all the same"
+    )
 
 
 def _one(number: int, frame: Any, options: Mapping[str, Any]) -> EffectResult:  # noqa: ANN401
@@ -329,9 +350,9 @@ def _worst_balance(results: Sequence[EffectResult]) -> dict[str, float | None]:
 def _assumptions(results: Sequence[EffectResult], made: Imputation) -> tuple[Assumption, ...]:
     severity = {"fails": 0, "doubtful": 1, "not checked": 2, "untestable": 3, "holds": 4}
     out = []
-    for k, first in enumerate(results[0].assumptions):
-        every = [r.assumptions[k] for r in results if len(r.assumptions) > k]
-        out.append(min(every, key=lambda a: severity[a.status]) if every else first)
+    for name in dict.fromkeys(a.name for r in results for a in r.assumptions):
+        every = [a for r in results for a in r.assumptions if a.name == name]
+        out.append(min(every, key=lambda a: severity[a.status]))
     out.append(
         Assumption(
             name="missing at random",
@@ -347,7 +368,8 @@ def _assumptions(results: Sequence[EffectResult], made: Imputation) -> tuple[Ass
 def _warnings(found: ImputedEffect, why_not: str) -> tuple[str, ...]:
     out = list(found.imputation.warnings)
     m = len(found.results)
-    seen = Counter(warning for one in found.results for warning in one.warnings)
+    # Why the estimand is another is said once for all tables.
+    seen = Counter(w for one in found.results for w in one.warnings if not w.startswith(MOVED))
     out += [w if n == m else f"{w} (in {n} of {m} tables)" for w, n in seen.items()]
     if found.n_excluded:
         out.append(f"{found.n_excluded} rows without {found.outcome!r} are left out of the estimate")
