@@ -126,15 +126,15 @@ def test_logs_of_another_tool_get_their_command(run, shared_logs):
 
 
 def test_columns_by_other_names_are_named(run, here):
-    questions(here / "q.csv", question="asked", answer="solved")
+    questions(here / "q.csv", question="asked", answer="sum")
     code, _, err = run("init", "q.csv")
     assert code == 2
-    assert "no column is called as a question is; it has key, asked, solved, topic, level" in err
+    assert "no column is called as a question is; it has key, asked, sum, topic, level" in err
     assert "say which it is with --question-column" in err
-    code, _, err = run("init", "q.csv", "--question-column", "askd", "--answer-column", "solved")
+    code, _, err = run("init", "q.csv", "--question-column", "askd", "--answer-column", "sum")
     assert (code, "--question-column askd is no column; did you mean 'asked'?" in err) == (2, True)
-    assert run("init", "q.csv", "--question-column", "asked", "--answer-column", "solved")[0] == 0
-    assert load_study(here / "study.yaml").items[0].columns.answer == "solved"
+    assert run("init", "q.csv", "--question-column", "asked", "--answer-column", "sum")[0] == 0
+    assert load_study(here / "study.yaml").items[0].columns.answer == "sum"
 
 
 @pytest.mark.parametrize(
@@ -247,3 +247,66 @@ def test_few_questions_of_a_kind_lend_one_example(run, here, each, shots):
     (here / "q.csv").write_text("\n".join(["question,answer,topic", *rows]))
     assert run("init", "q.csv")[0] == 0
     assert load_study(here / "study.yaml").arms["few_shot"].shots == shots
+
+
+def tickets(path, outcome, **columns):
+    rows = [
+        {"prompt_version": "ab"[i % 2], "hard": i % 7, outcome: int(i % 3 > 0), "tokens_out": 40 + i % 11}
+        for i in range(60)
+    ]
+    pd.DataFrame(rows).assign(**columns).to_csv(path, index=False)
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("outcome", ["resolved", "solved", "ok", "is_solved"])
+def test_an_outcome_by_another_of_its_names_gets_its_command(run, outcome):
+    tickets("log.csv", outcome, topic=["x", "y", None] * 20)
+    code, out, _ = run("init", "log.csv")
+    assert code == 0
+    assert f"--outcome {outcome} --treated b --control a --confounders hard\n" in out
+    assert out.endswith("Left out: 'topic', 20 of its values are missing; --impute 20 fills them.\n")
+
+
+@pytest.mark.usefixtures("here")
+def test_where_no_outcome_is_known_by_its_name_what_it_may_be_is_said(run):
+    tickets("log.csv", "happy", question="q", prompt="p")
+    said = (
+        "whyprompt effect log.csv --outcome OUTCOME, where OUTCOME is one of happy (0 or 1), hard (0 to 6.00)"
+    )
+    code, out, err = run("init", "log.csv")
+    assert (code, out) == (2, "")
+    assert "no column is called as an answer is" in err
+    assert f"of trials that were run name the outcome: {said}" in err
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("given", [("--outcome", "happy"), ("--treatment", "prompt_version")])
+def test_what_is_named_is_kept_and_the_rest_proposed(run, given):
+    tickets("log.csv", "happy" if given[1] == "happy" else "solved")
+    _, _, err = run("effect", "log.csv")
+    if given[1] == "happy":
+        assert "log.csv --outcome OUTCOME, where OUTCOME is one of happy (0 or 1)" in err
+    code, _, err = run("effect", "log.csv", *given)
+    assert code == 2
+    command = err.partition("hint: ")[2].strip()
+    assert " ".join(given) in command
+    assert command.endswith("--treated b --control a --confounders hard")
+    assert run(*command.split()[1:])[0] == 0
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--outcome", "happ"), "did you mean 'happy'?"),
+        (("--outcome", "topic"), "column 'topic' cannot be the outcome: it holds text"),
+        (("--outcome", "one"), "column 'one' cannot be the outcome: it is the same in every row"),
+        (("--treatment", "row"), "column 'row' has 60 levels, and arms are 2 to 12"),
+        (("--treatment", "prompt_version"), "log.csv --treatment prompt_version --outcome OUTCOME, where"),
+        (("--outcome", "happy", "--level", "0.9"), "whyprompt effect log.csv proposes them"),
+    ],
+)
+def test_what_is_named_in_part_and_cannot_be_is_refused_by_name(run, given, said):
+    tickets("log.csv", "happy", topic=list("xyz") * 20, one=1, row=range(60))
+    code, _, err = run("effect", "log.csv", *given)
+    assert (code, said in err) == (2, True)

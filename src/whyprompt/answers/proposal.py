@@ -37,7 +37,10 @@ _ARM_WORDS = {
     *("arm", "variant", "condition", "treatment", "treated", "treat", "prompt", "version", "template"),
     *("strategy", "cot", "shots", "format", "experiment", "group"),
 }
-_SCORE_WORDS = {"score", "correct", "passed", "pass", "success", "accuracy", "reward", "rating", "grade", "y"}
+_SCORE_WORDS = {
+    *("score", "correct", "passed", "pass", "success", "accuracy", "reward", "rating", "grade", "y"),
+    *("resolved", "solved", "ok", "succeeded", "successful", "accepted", "converted", "csat", "won"),
+}
 _ITEMS = {name for rank in NAMES["item"] for name in rank}
 _PROPENSITY = {name for rank in NAMES["propensity"] for name in rank}
 
@@ -135,13 +138,21 @@ def _and(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def propose(frame: Any, file: str) -> Proposal:  # noqa: ANN401 - any frame
+def propose(
+    frame: Any,  # noqa: ANN401 - any frame
+    file: str,
+    *,
+    treatment: str | None = None,
+    outcome: str | None = None,
+) -> Proposal:
     """Say what a table may be asked, and what each of its columns is taken for.
+
+    Treatment and outcome may be named; the rest is proposed.
 
     Raises
     ------
     DataError
-        If no column can be an arm, or none an outcome.
+        If no column can be an arm, or none an outcome, or the one that is named cannot be it.
 
     Examples
     --------
@@ -151,15 +162,16 @@ def propose(frame: Any, file: str) -> Proposal:  # noqa: ANN401 - any frame
     'whyprompt effect t.csv --treatment arm --outcome score --treated b --control a --confounders length'
     """
     table = open_table(frame)
-    read: dict[str, Column] = {}
-    left: dict[str, str] = {}
-    for name in table.columns:
-        try:
-            read[name] = table.column(name, role="named")
-        except DataError as error:
-            left[name] = error.message.partition("holds ")[2].partition(";")[0] or "cannot be read"
-    treatment, arm_why, other_arms = _treatment(table, read)
-    outcome, outcome_why, other_outcomes = _outcome(table, read, treatment)
+    read, left = _read(table)
+    command = ["whyprompt", "effect", file, *(["--treatment", treatment] if treatment else [])]
+    if treatment is None:
+        treatment, arm_why, other_arms = _treatment(table, {n: c for n, c in read.items() if n != outcome})
+    else:
+        arm_why, other_arms = _named_treatment(table, treatment)
+    if outcome is None:
+        outcome, outcome_why, other_outcomes = _outcome(read, treatment, command)
+    else:
+        outcome_why, other_outcomes = _named_outcome(table, outcome, treatment)
     levels = _levels(read[treatment])
     free = [name for name in read if name not in {treatment, outcome}]
     chances = next((name for name in free if "_".join(name_words(name)) in _PROPENSITY), None)
@@ -193,6 +205,35 @@ def propose(frame: Any, file: str) -> Proposal:  # noqa: ANN401 - any frame
     )
 
 
+def outcome_to_name(frame: Any, file: str) -> str:  # noqa: ANN401 - any frame
+    """Give the command for a table of arms that lacks only its outcome's name; "" of any other.
+
+    >>> import pandas as pd
+    >>> log = pd.DataFrame({"arm": list("ab") * 20, "length": [1, 2, 2, 5] * 10, "happy": [0, 1, 1, 0] * 10})
+    >>> outcome_to_name(log, "t.csv")
+    'whyprompt effect t.csv --outcome OUTCOME, where OUTCOME is one of happy (0 or 1), length (1.00 to 5.00)'
+    """
+    table = open_table(frame)
+    read, _ = _read(table)
+    try:
+        treatment = _treatment(table, read)[0]
+    except DataError:
+        return ""
+    return _to_name(read, treatment, ["whyprompt", "effect", file])
+
+
+def _read(table: Table) -> tuple[dict[str, Column], dict[str, str]]:
+    """Read what can be read, and say of the rest why not."""
+    read: dict[str, Column] = {}
+    left: dict[str, str] = {}
+    for name in table.columns:
+        try:
+            read[name] = table.column(name, role="named")
+        except DataError as error:
+            left[name] = error.message.partition("holds ")[2].partition(";")[0] or "cannot be read"
+    return read, left
+
+
 _ORDER: dict[str, int] = {
     role: n
     for n, role in enumerate(
@@ -219,7 +260,7 @@ def _treatment(table: Table, read: dict[str, Column]) -> tuple[str, str, list[st
     may = [
         n for n, count in few.items() if 2 <= count <= _MOST_ARMS and caused_by_arm(n, read[n].data) is None
     ]
-    may = [n for n in may if "_".join(name_words(n)) not in OUTCOMES]
+    may = [n for n in may if not _called_outcome(n)]
     ranks = [
         [n for n in may if "_".join(name_words(n)) in ARMS[0]],
         [n for n in may if "_".join(name_words(n)) in {*ARMS[1], *ARMS[2]}],
@@ -241,11 +282,42 @@ def _treatment(table: Table, read: dict[str, Column]) -> tuple[str, str, list[st
     return found[0], why, found[1:]
 
 
+def _named_treatment(table: Table, name: str) -> tuple[str, list[str]]:
+    levels = len(_levels(table.column(name, role="treatment")))
+    if not 2 <= levels <= _MOST_ARMS:
+        raise DataError(
+            f"column {name!r} has {counted(levels, 'level')}, and arms are 2 to {_MOST_ARMS}",
+            hint="name the column with the arm; of a dose name treatment= and outcome=",
+        )
+    return "named", []
+
+
+def _named_outcome(table: Table, name: str, treatment: str) -> tuple[str, list[str]]:
+    column = table.column(name, role="outcome")
+    if name == treatment or column.kind == "text" or _constant(column):
+        why = (
+            "is the treatment"
+            if name == treatment
+            else "holds text"
+            if column.kind == "text"
+            else "is the same in every row"
+        )
+        raise DataError(
+            f"column {name!r} cannot be the outcome: it {why}", hint="name a column of numbers, or of 0 and 1"
+        )
+    return "named", []
+
+
+def _called_outcome(name: str) -> bool:
+    called = "_".join(name_words(name)).removeprefix("is_")
+    return called in OUTCOMES or called in _SCORE_WORDS
+
+
 def _countable(column: Column) -> bool:
     return column.kind != "number" or bool((column.data == np.round(column.data)).all())
 
 
-def _outcome(table: Table, read: dict[str, Column], treatment: str) -> tuple[str, str, list[str]]:
+def _outcome(read: dict[str, Column], treatment: str, command: Sequence[str]) -> tuple[str, str, list[str]]:
     """Choose the outcome: by its name, by a word in it, else a judgement; why, and what may be it too."""
     may = [n for n, c in read.items() if n != treatment and c.kind != "text" and not _constant(c)]
     ranks = [
@@ -262,9 +334,27 @@ def _outcome(table: Table, read: dict[str, Column], treatment: str) -> tuple[str
     if not found:
         raise DataError(
             "no column of numbers looks like an outcome: called score, correct, passed, ...",
-            hint=f"say which it is with outcome=; the table has {', '.join(table.columns)}",
+            hint=_to_name(read, treatment, command) or "no other column of the table holds numbers that vary",
         )
     return found[0], why, found[1:]
+
+
+def _to_name(read: dict[str, Column], treatment: str, command: Sequence[str]) -> str:
+    """Give the command that lacks only its outcome, and what that may be: columns of 0 and 1 first."""
+    may: dict[str, str] = {}
+    for name, column in read.items():
+        numbers = name != treatment and column.kind != "text" and not _constant(column)
+        if numbers and not _counts_rows(column) and "_".join(name_words(name)) not in _ITEMS | _PROPENSITY:
+            values = column.data[~column.missing].astype(np.float64)
+            two = set(distinct(values)[0]) == {0.0, 1.0}
+            ends = (format_number(float(x)) for x in (values.min(), values.max()))
+            may[name] = "0 or 1" if two else " to ".join(ends)
+    listed = [f"{n} ({said})" for n, said in sorted(may.items(), key=lambda one: one[1] != "0 or 1")]
+    return (
+        f"{shlex.join(command)} --outcome OUTCOME, where OUTCOME is one of {', '.join(listed)}"
+        if listed
+        else ""
+    )
 
 
 def _constant(column: Column) -> bool:
@@ -275,7 +365,7 @@ def _after_arm(name: str, column: Column, n_rows: int) -> str:
     """Say why a column is not adjusted for, "" where nothing speaks against it."""
     if (why := caused_by_arm(name, column.data) or doubt_of(name)) is not None:
         return why
-    if "_".join(name_words(name)) in OUTCOMES:
+    if _called_outcome(name):
         return "it is called as an outcome is"
     if "_".join(name_words(name)) in _ITEMS:
         return "it names the row"

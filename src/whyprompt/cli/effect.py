@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -38,6 +39,7 @@ from whyprompt.cli.logs import (
     Scorer,
     effect_of_logs,
     judged,
+    propose_rest,
     refuse_for_logs,
 )
 from whyprompt.cli.tables import TABLES, read_table
@@ -358,8 +360,13 @@ def _refuse_table(
     needed = {"--treatment": treatment or not needs_treatment, "--outcome": outcome}
     missing = [name for name, value in needed.items() if not value]
     if missing:
+        only = _outcomes(outcome) if outcome else [None]
+        if len(missing) == len(only) == 1 and given <= {"tables", "treatment", "outcome", "as_json"}:
+            propose_rest(table, treatment=treatment, outcome=only[0], as_json="as_json" in given)
+        command = shlex.join(["whyprompt", "effect", str(table)])
         raise EstimationError(
-            f"{' and '.join(missing)} must be given with a table", hint="name columns of the table"
+            f"{' and '.join(missing)} must be given with a table",
+            hint=f"name columns of the table; {command} proposes them",
         )
     _refuse(given & {"out"}, "with a table: only a study has a folder of results")
     _refuse(given & {"no_code"}, "with a table: only a study can import code")

@@ -70,17 +70,18 @@ def init(
     Comments in the file say what each key does.
     """
     from whyprompt.study import load_study
-    from whyprompt.trials.starting import look_at_questions, study_text
+    from whyprompt.trials.starting import study_text
 
     paths = list(start or ())
     given = (arms, outcomes, question, question_column, answer_column, model, endpoint, key_env)
     if not paths and not any(given) and not as_json and _on_terminal():
         path, arms, model, endpoint, key_env = _asked()
         paths = [path] if path is not None else []
-    if paths and (command := _answers(paths, asked=bool(question_column or answer_column))) is not None:
+    if paths and (answers := _answers(paths, asked=bool(question_column or answer_column))) is not None:
+        command, notes = answers
         listed = " ".join(map(str, paths))
         text = f"{listed}: trials that were run, so that there is nothing to set up. Next:\n  {command}"
-        put({"command": command}, text, as_json=as_json)
+        put({"command": command, "notes": notes}, "\n".join([text, *notes]), as_json=as_json)
         return
     if out.suffix.lower() not in {".yaml", ".yml"}:
         raise StudyError(f"{out}: a study is written as .yaml", hint=f"--out {out.with_suffix('.yaml')}")
@@ -92,7 +93,7 @@ def init(
         raise StudyError("--endpoint needs the model's name there", hint="--model NAME")
     found: Questions | None = None
     if paths:
-        found = look_at_questions(paths[0], question_column=question_column, answer_column=answer_column)
+        found = _found(paths[0], question_column, answer_column)
     text = study_text(
         found,
         target=out.resolve(),
@@ -111,6 +112,24 @@ def init(
     steps = [f"whyprompt run {shown} --dry-run", f"whyprompt run {shown}", f"whyprompt effect {shown}"]
     content: dict[str, Any] = {"study": str(out), "next": steps}
     put(content, "\n".join([said, "Next:", *(f"  {step}" for step in steps)]), as_json=as_json)
+
+
+def _found(path: Path, question_column: str | None, answer_column: str | None) -> Questions:
+    """Look at questions; of trials whose outcome goes by a name of its own, say how it is named."""
+    from whyprompt.answers.proposal import outcome_to_name
+    from whyprompt.trials.starting import look_at_questions
+
+    try:
+        return look_at_questions(path, question_column=question_column, answer_column=answer_column)
+    except StudyError as error:
+        command = ""
+        if not question_column and not answer_column and path.suffix.lower() in TABLES:
+            command = outcome_to_name(read_table(path), str(path))
+        if not command:
+            raise
+        raise StudyError(
+            error.message, hint=f"{error.hint}; of trials that were run name the outcome: {command}"
+        ) from None
 
 
 def _checked(text: str, out: Path) -> None:
@@ -138,21 +157,24 @@ def _taken(found: Questions) -> str:
     return ", ".join(f"{what}: {column!r}" for what, column in found.columns.items())
 
 
-def _answers(paths: Sequence[Path], *, asked: bool) -> str | None:
-    """Give the command that answers from trials that were run; None of a file of questions."""
+def _answers(paths: Sequence[Path], *, asked: bool) -> tuple[str, list[str]] | None:
+    """Give the command that answers from trials that were run, with what it leaves out for its gaps.
+
+    None of a file of questions.
+    """
     from whyprompt.answers.proposal import propose
     from whyprompt.trials.readers.find import find_logs, sniffed
 
     listed = shlex.join(["whyprompt", "effect", *map(str, paths)])
     if len(paths) > 1 or paths[0].is_dir():
         find_logs(paths)
-        return listed
+        return listed, []
     path = paths[0]
     if not path.is_file():
         raise StudyError(f"{path}: there is no such file", hint="name a file of questions, or logs")
     sure, reader = sniffed(path)
     if reader is not None and reader.name != "a plain table" and sure >= 0.5:
-        return listed
+        return listed, []
     if asked or path.suffix.lower() not in TABLES:
         return None
     try:
@@ -160,7 +182,10 @@ def _answers(paths: Sequence[Path], *, asked: bool) -> str | None:
     except DataError:
         # No arm, or no outcome: questions. What is wrong with the file itself is said where it is read.
         return None
-    return listed if proposal.paired else proposal.command
+    if proposal.paired:
+        return listed, []
+    gaps = [f"Left out: {t.column!r}, {t.why}." for t in proposal.columns if "are missing" in t.why]
+    return proposal.command, gaps
 
 
 def _on_terminal() -> bool:

@@ -91,7 +91,7 @@ def effect_of_logs(
     except DataError:
         if len(paths) > 1 or paths[0].suffix.lower() not in TABLES or any(of_log.values()):
             raise
-        _propose(paths[0], as_json=as_json)
+        propose_rest(paths[0], as_json=as_json)
     try:
         result = wp.log_effect(found, reference=of_log["reference"], **given)
     except EstimationError as error:
@@ -122,17 +122,21 @@ def judged(result: Any, better: str | None, margin: float | None) -> Any:  # noq
     return result
 
 
-def _propose(path: Path, *, as_json: bool) -> NoReturn:
+def propose_rest(
+    path: Path, *, treatment: str | None = None, outcome: str | None = None, as_json: bool
+) -> NoReturn:
     """Say what a table that is no log may be asked, and that nothing was estimated."""
     from whyprompt.answers.proposal import propose
 
     table = read_table(path)
     try:
-        proposal = propose(table, str(path))
+        proposal = propose(table, str(path), treatment=treatment, outcome=outcome)
     except DataError as error:
         raise DataError(error.message, hint=f"{error.hint}{_or_init(path)}") from None
     put(proposal.to_dict(), proposal.text, as_json=as_json)
-    raise EstimationError("nothing was estimated, since no column was named", hint=proposal.command)
+    lacking = [f"--{n}" for n, v in {"treatment": treatment, "outcome": outcome}.items() if v is None]
+    said_of = "no column was named" if len(lacking) == 2 else f"{lacking[0]} was not given"
+    raise EstimationError(f"nothing was estimated, since {said_of}", hint=proposal.command)
 
 
 def _or_init(path: Path) -> str:

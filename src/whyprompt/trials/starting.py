@@ -34,6 +34,9 @@ _ARMS = {
 }
 
 
+_AN = {"question": "a question", "answer": "an answer"}
+
+
 class Questions(NamedTuple):
     """What a file of questions holds: its columns by meaning, its rows, and what its answers are."""
 
@@ -68,7 +71,7 @@ def look_at_questions(
     for what, column in found.items():
         if column is None:
             raise StudyError(
-                f"{path}: no column is called as a {what} is; it has {', '.join(names) or 'none'}",
+                f"{path}: no column is called as {_AN[what]} is; it has {', '.join(names) or 'none'}",
                 hint=f"say which it is with {what}_column=",
             )
     columns = {what: str(column) for what, column in found.items()}
