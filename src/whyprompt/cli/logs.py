@@ -129,10 +129,12 @@ def propose_rest(
     from whyprompt.answers.proposal import propose
 
     table = read_table(path)
+    if not len(table):
+        raise DataError(f"{path} is empty", hint="a row of names of columns, then a row a trial")
     try:
         proposal = propose(table, str(path), treatment=treatment, outcome=outcome)
     except DataError as error:
-        raise DataError(error.message, hint=f"{error.hint}{_or_init(path)}") from None
+        raise DataError(f"{path}: {error.message}", hint=f"{error.hint}{_or_init(path)}") from None
     put(proposal.to_dict(), proposal.text, as_json=as_json)
     lacking = [f"--{n}" for n, v in {"treatment": treatment, "outcome": outcome}.items() if v is None]
     said_of = "no column was named" if len(lacking) == 2 else f"{lacking[0]} was not given"
