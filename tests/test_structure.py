@@ -57,7 +57,7 @@ FLOORS = (
     *("_study_forms", "_study_words", "study"),
     *("trials", "examples", "answers", "page"),
     # The front door; the command line comes in by it.
-    *("whyprompt", "cli"),
+    *("whyprompt", "cli", "__main__"),
 )
 
 

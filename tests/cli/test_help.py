@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 from typer.main import get_command
@@ -86,3 +88,10 @@ def test_a_slip_is_answered_by_what_was_meant(run, words, said):
     code, _, err = run(*words)
     assert code == 2
     assert said in err
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "whyprompt", "--version"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.startswith("whyprompt ")) == (0, True), done.stderr

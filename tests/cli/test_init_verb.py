@@ -51,7 +51,8 @@ def test_a_study_of_a_file_of_questions_runs_at_once(run, here, tiny_model, file
     questions(here / file)
     code, out, err = run("init", file, "--model", tiny_model)
     assert code == 0, err
-    assert "study.yaml: few_shot against direct on the 24 questions of" in out
+    assert "study.yaml: few_shot against direct on 18 of the 24 questions of" in out
+    assert f"{file}, 6 being kept as examples (" in out
     assert "question: 'question', answer: 'answer', difficulty: 'level', task_type: 'topic'" in out
     study = load_study(here / "study.yaml")
     assert study.items[0].columns.task_type == "topic"
@@ -310,3 +311,23 @@ def test_what_is_named_in_part_and_cannot_be_is_refused_by_name(run, given, said
     tickets("log.csv", "happy", topic=list("xyz") * 20, one=1, row=range(60))
     code, _, err = run("effect", "log.csv", *given)
     assert (code, said in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "said"),
+    [("answer", 3, "row 3 has an empty answer ('answer')"), ("question", 1, "row 1 has an empty question")],
+)
+@pytest.mark.parametrize("file", ["q.csv", "q.jsonl"])
+def test_a_question_without_an_answer_is_refused_at_once(run, here, file, column, row, said):
+    rows = [{"question": f"what is {i}?", "answer": str(i)} for i in range(20)]
+    rows[row - 1][column] = "" if file == "q.csv" else " "
+    frame = pd.DataFrame(rows)
+    frame.to_csv(file, index=False) if file == "q.csv" else frame.to_json(file, orient="records", lines=True)
+    code, out, err = run("init", file)
+    assert (code, out, f"{file}: {said}" in err) == (2, "", True)
+    assert [path.name for path in here.iterdir()] == [file]
+
+
+def test_what_is_taken_without_examples_is_all(run, here):
+    questions(here / "q.csv", n=12)
+    assert "on the 12 questions of q.csv (" in run("init", "q.csv", "--arms", "direct,json")[1]

@@ -13,11 +13,12 @@ from whyprompt._files import whole_file
 from whyprompt.cli.choices import names
 from whyprompt.cli.common import AsJson, put
 from whyprompt.cli.tables import TABLES, read_table
-from whyprompt.errors import DataError, StudyError
+from whyprompt.errors import DataError, InputError, StudyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from whyprompt.study import Study
     from whyprompt.trials.starting import Questions
 
 _MODEL, _COLUMNS = "The model", "Columns of a file of questions"
@@ -69,7 +70,6 @@ def init(
 
     Comments in the file say what each key does.
     """
-    from whyprompt.study import load_study
     from whyprompt.trials.starting import study_text
 
     paths = list(start or ())
@@ -104,11 +104,10 @@ def init(
         endpoint=endpoint,
         key_env=key_env,
     )
-    _checked(text, out)
-    study = load_study(out)
+    study, n_items = _checked(text, out, asked=found is not None)
     shown = shlex.quote(str(out))
     taken = "" if found is None or found.gsm8k else f" ({_taken(found)})"
-    said = f"{out}: {' against '.join(reversed(list(study.arms)))} on {_what(found)}{taken}."
+    said = f"{out}: {' against '.join(reversed(list(study.arms)))} on {_what(found, n_items)}{taken}."
     steps = [f"whyprompt run {shown} --dry-run", f"whyprompt run {shown}", f"whyprompt effect {shown}"]
     content: dict[str, Any] = {"study": str(out), "next": steps}
     put(content, "\n".join([said, "Next:", *(f"  {step}" for step in steps)]), as_json=as_json)
@@ -132,16 +131,21 @@ def _found(path: Path, question_column: str | None, answer_column: str | None) -
         ) from None
 
 
-def _checked(text: str, out: Path) -> None:
-    """Write the file, and take it away again where it is no valid study: its name then says why."""
+def _checked(text: str, out: Path, *, asked: bool) -> tuple[Study, int]:
+    """Write the file, and take it away again where it is no valid study: its name then says why.
+
+    Of questions that are asked the number of items is given that are not kept as examples.
+    """
     from whyprompt.study import load_study
+    from whyprompt.trials.items.load import items_of
 
     before = out.read_bytes() if out.exists() else None
     with whole_file(out) as file:
         file.write(text.encode())
     try:
-        load_study(out)
-    except StudyError:
+        study = load_study(out)
+        return study, len(items_of(study).items) if asked else 0
+    except InputError:
         if before is None:
             out.unlink()
         else:
@@ -149,8 +153,12 @@ def _checked(text: str, out: Path) -> None:
         raise
 
 
-def _what(found: Questions | None) -> str:
-    return "24 generated sums" if found is None else f"the {found.size} questions of {found.path}"
+def _what(found: Questions | None, n_items: int) -> str:
+    if found is None:
+        return "24 generated sums"
+    kept = found.size - n_items
+    said = f"{n_items} of the {found.size}" if kept else f"the {found.size}"
+    return f"{said} questions of {found.path}" + (f", {kept} being kept as examples" if kept else "")
 
 
 def _taken(found: Questions) -> str:

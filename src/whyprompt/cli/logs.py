@@ -89,7 +89,8 @@ def effect_of_logs(
     try:
         found = _read(paths, of_log)
     except DataError:
-        if len(paths) > 1 or paths[0].suffix.lower() not in TABLES or any(of_log.values()):
+        one = len(paths) == 1 and paths[0].suffix.lower() in TABLES and paths[0].stat().st_size
+        if not one or any(of_log.values()):
             raise
         propose_rest(paths[0], as_json=as_json)
     try:

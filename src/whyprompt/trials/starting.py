@@ -13,6 +13,7 @@ from whyprompt._words import did_you_mean
 from whyprompt.errors import DataError, StudyError
 from whyprompt.trials.items.files import read_rows
 from whyprompt.trials.readers.plain_names import NAMES
+from whyprompt.trials.reading.fields import empty
 from whyprompt.trials.reading.questions import ITEMS, TARGETS
 
 if TYPE_CHECKING:
@@ -75,6 +76,14 @@ def look_at_questions(
                 hint=f"say which it is with {what}_column=",
             )
     columns = {what: str(column) for what, column in found.items()}
+    for what, column in columns.items():
+        gaps = [n for n, row in enumerate(rows, 1) if empty(row.get(column)) or not str(row[column]).strip()]
+        if gaps:
+            more = f", and {len(gaps) - 1} more" if len(gaps) > 1 else ""
+            raise DataError(
+                f"{path}: row {gaps[0]} has an empty {what} ({column!r}){more}",
+                hint="fill it in, or drop the row; the first row below the names of the columns is row 1",
+            )
     taken = set(columns.values())
     for what, called in (("item_id", ITEMS), ("solution", _SOLUTIONS), ("choices", _CHOICES)):
         column = _first({k: v for k, v in plain.items() if v not in taken}, called)
