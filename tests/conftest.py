@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from whyprompt.effects.headline import headline
+from whyprompt.effects.result import EffectResult
 from whyprompt.errors import EstimationError
 from whyprompt.results import Checks, Result
 
@@ -188,11 +190,12 @@ def check_shown(found):
     assert "\n" not in line
     assert len(line) < 220, "a wall of fields"
     assert type(found).__name__ in line
-    assert str(found) == found.sentence
+    first = [headline(main)] if isinstance(main := getattr(found, "main", found), EffectResult) else []
+    assert str(found) == "\n\n".join([*first, found.sentence])
     assert found.sentence in found.summary() or isinstance(found, Checks)
     shown = ET.fromstring(f"<div>{found._repr_html_()}</div>")  # noqa: S314 - our own
     told = "\n".join(["".join(p.itertext()) for p in shown.iter("p")][:1])
-    assert told == found.sentence.replace("\n", ""), "the sentence comes first"
+    assert told == str(found).replace("\n", ""), "the sentence comes first, after from what to what"
     rows = [[cell.text or "" for cell in row] for row in shown.iter("tr")]
     assert len(rows) <= 13
     assert len({len(row) for row in rows}) <= 1

@@ -139,7 +139,11 @@ def test_charts_go_by_the_fields_names_too():
     assert found.plot("love").to_dict() == found.plot("balance").to_dict() == found.plot().to_dict()
     with pytest.raises(EstimationError, match="did you mean 'balance'") as error:
         found.plot("balence")
-    assert error.value.hint == "one of: balance, overlap, effect"
+    assert (
+        error.value.hint == "one of: balance (or love), overlap (or propensity, support), effect (or forest)"
+    )
+    with pytest.raises(EstimationError, match="did you mean 'forest'"):
+        found.plot("forrest")
     # Where nothing was adjusted for there is no balance: the estimate is drawn unasked.
     plain = wp.estimate_effect(table, treatment="arm", outcome="y", method="naive")
     assert plain.plot().to_dict() == plain.plot("effect").to_dict()

@@ -11,6 +11,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from whyprompt._display import Cells, Shown, frame_cells, told_repr
@@ -409,6 +410,7 @@ class Result(Shown):
         Returns
         -------
         altair.Chart
+            A notebook shows it; ``.save("x.html")`` or ``.save("x.svg")`` writes it, by the file's ending.
 
         Raises
         ------
@@ -421,10 +423,12 @@ class Result(Shown):
         if name not in charts:
             from whyprompt.errors import EstimationError
 
-            near = difflib.get_close_matches(name, charts, n=1)
+            known = {one: [k for k, own in _ALSO_CALLED.items() if own == one] for one in charts}
+            near = difflib.get_close_matches(name, [*charts, *chain(*known.values())], n=1)
             guess = f"; did you mean {near[0]!r}?" if near else ""
+            told = [f"{one} (or {', '.join(more)})" if more else one for one, more in known.items()]
             raise EstimationError(
-                f"plot kind {kind!r} is not known{guess}", hint=f"one of: {', '.join(charts)}"
+                f"plot kind {kind!r} is not known{guess}", hint=f"one of: {', '.join(told)}"
             )
         return charts[name]()
 
@@ -461,6 +465,9 @@ class Result(Shown):
     def _first(self) -> list[str]:
         """Give what stands first: the sentence."""
         return [self.sentence]
+
+    def _said(self) -> str:
+        return "\n\n".join(self._first())
 
     def _blocks(self) -> list[str]:
         """Give what stands between the sentence and the assumptions, a block of text each."""

@@ -14,6 +14,7 @@ from scipy import stats
 
 from whyprompt import CausalGraph, estimate_effect
 from whyprompt.effects import METHODS
+from whyprompt.effects.headline import headline
 from whyprompt.effects.methods.make import options_of
 from whyprompt.errors import DataError, EstimationError, GraphError
 
@@ -234,7 +235,7 @@ def test_every_method_reports_all_its_parts(method):
     assert {"balance", "no interference", "independent units"} <= set(names)
     assert len(result.to_frame()) == 1
     assert len(result.balance_frame()) == 2
-    assert str(result) == result.sentence
+    assert str(result) == f"{headline(result)}\n\n{result.sentence}"
     assert "'cot'" not in result.sentence
 
 

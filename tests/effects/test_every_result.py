@@ -207,7 +207,7 @@ def test_a_result_has_values_a_table_and_a_picture(name, tmp_path, shows_itself)
     # A result without fields of its own goes by the verb that makes it.
     assert type(found).__name__ == name or name in {*public.__all__, *wp.__all__}
     assert type(found).__dataclass_params__.frozen
-    assert str(found) == found.sentence
+    assert str(found).endswith(found.sentence)
     # A figure of a field's name would hide the field in tables and JSON.
     fields = {f.name for f in dataclasses.fields(Estimate)}
     assert not set(found.figures) & (fields | {f.name for f in dataclasses.fields(found)})

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from whyprompt import estimate_effect
+from whyprompt import CausalGraph, estimate_effect, load_example
 from whyprompt.effects.headline import better_way, detectable, headline, mean_words, question, verdict
 from whyprompt.effects.outlook import harmed, noise_share, settles, sure
 from whyprompt.errors import EstimationError
@@ -101,10 +101,13 @@ def test_an_exact_test_that_parts_from_the_interval_leaves_it_undecided():
 def test_the_sentence_is_from_what_to_what():
     result = paired(gains=9, losses=3, same=(28, 20))
     assert mean_words(result, result.mean_control) == "38%"
-    assert headline(result).startswith("38% right becomes 48%: undecided (95% interval ")
+    assert headline(result).startswith("With 'b' instead of 'a', 38% right becomes 48%: undecided (95% ")
+    assert headline(result) == f"With 'b' instead of 'a', {headline(result, arms=False)}"
     needed = round(100 * result.minimum_detectable)
-    assert f"; {needed} points would be needed to see it with these 60 items." in headline(result)
+    seen = f"; a true change of {needed} points would be seen four times in five with these 60 items."
+    assert headline(result).endswith(seen)
     assert result.summary().split("\n\n")[:2] == [headline(result), result.sentence]
+    assert str(result) == f"{headline(result)}\n\n{result.sentence}"
     assert question(result) == "Does 'b' instead of 'a' change 'correct'?"
 
 
@@ -127,7 +130,9 @@ def test_what_is_no_effect_is_not_called_one():
     assert "becomes" not in headline(naive)
     adjusted = estimate_effect(frame, treatment="arm", outcome="correct", confounders=["x"])
     assert verdict(adjusted) == "better"
-    assert headline(adjusted).endswith("(95% interval), if 'x' is all that confounds it.")
+    assert headline(adjusted).endswith(
+        "(95% interval), if nothing but 'x' affects both the choice of prompt and the outcome."
+    )
     drawn = estimate_effect(frame, treatment="arm", outcome="correct", design="randomized")
     assert headline(drawn).endswith("points (95% interval).")
     failed = replace(adjusted.assumptions[0], name="balance", status="fails")
@@ -136,6 +141,60 @@ def test_what_is_no_effect_is_not_called_one():
     assert "lot" in settles(broken)
     same = replace(drawn, figures={"same_prompts": 1.0})
     assert headline(same).endswith("noise, for both arms were sent the same prompts.")
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "said"),
+    [
+        (
+            "log",
+            {"design": "instrument", "instrument": "drawn"},
+            "changes the outcome only through the prompt used, and makes no row do the opposite.",
+        ),
+        (
+            "log",
+            {"design": "front_door", "mediators": ["prompt_tokens"]},
+            "nothing unmeasured affects that together with the prompt or with the outcome.",
+        ),
+        (
+            "rollout",
+            {"design": "rollout", "time": "started_at", "unit": "route", "period": 5},
+            "routes without the change show how the others would have gone on.",
+        ),
+        (
+            "one route",
+            {"design": "rollout", "time": "started_at", "period": 5},
+            "nothing else changed on that date and what came before would have gone on.",
+        ),
+        (
+            "log",
+            {"confounders": ["difficulty", "task_type"], "method": "overlap"},
+            "nothing but 'difficulty' and 'task_type' affects both the choice of prompt and the outcome.",
+        ),
+        (
+            "log",
+            {"confounders": ["difficulty", "task_type", "question_tokens"], "method": "overlap"},
+            "nothing but the 3 confounders adjusted for affects both the choice of prompt and the outcome.",
+        ),
+        (
+            "log",
+            {"graph": CausalGraph.parse("arm -> correct"), "method": "naive"},
+            "nothing affects both the choice of prompt and the outcome.",
+        ),
+    ],
+)
+def test_what_it_rests_on_is_said_by_the_design(table, options, said):
+    frame = load_example("log" if table == "log" else "rollout")
+    if table == "one route":
+        frame = frame[frame["route"] == frame.loc[frame["arm"] == "few_shot", "route"].iloc[0]]
+    made = estimate_effect(
+        frame, treatment="arm", outcome="correct", treated="few_shot", control="direct", **options
+    )
+    first = headline(made)
+    assert first.startswith("With 'few_shot' instead of 'direct', ")
+    assert first.endswith(said)
+    starts = {"instrument": "'drawn' is as good as drawn by lot, ", "front_door": "the prompt acts through"}
+    assert f", if {starts.get(options.get('design'), said)}" in first
 
 
 def test_what_would_settle_it_has_the_power_that_it_says():
@@ -260,7 +319,7 @@ def logs(n=1500, *, seed=0):
 )
 def test_the_sentence_says_whose_effect_it_is_where_it_is_not_that_on_all(options, whose):
     made = estimate_effect(logs(), treatment="arm", outcome="y", confounders=["x"], **options)
-    changed = r"'y' (goes from [-.\d]+ to [-.\d]+|changes by [-.\d]+)"
+    changed = r"With '1' instead of '0', 'y' (goes from [-.\d]+ to [-.\d]+|changes by [-.\d]+)"
     assert re.match(rf"{changed}{whose}: higher, by ", headline(made))
 
 
@@ -273,12 +332,13 @@ def test_means_that_differ_never_print_alike():
         frame, treatment="arm", outcome="latency", treated="b", control="a", design="paired"
     )
     before, after = map(
-        float, re.match(r"'latency' goes from ([\d.]+) to ([\d.]+): hi", headline(made)).groups()
+        float, re.search(r"'latency' goes from ([\d.]+) to ([\d.]+): hi", headline(made)).groups()
     )
     assert 0.2 < after - before < 0.63  # 0.420, no less than half of it and no more than half as much again
     # Less than a point, of an interval of ten.
-    assert headline(paired(gains=9, losses=8, same=(9, 144))).startswith("89.4% right becomes 90.0%: undec")
-    assert headline(paired(gains=0, losses=0)).startswith("50% right stays at 50%: undecided (")
+    close = headline(paired(gains=9, losses=8, same=(9, 144)), arms=False)
+    assert close.startswith("89.4% right becomes 90.0%: undec")
+    assert headline(paired(gains=0, losses=0), arms=False).startswith("50% right stays at 50%: undecided (")
 
 
 def test_an_interval_without_a_bound_decides_nothing_and_promises_nothing():
@@ -288,7 +348,7 @@ def test_an_interval_without_a_bound_decides_nothing_and_promises_nothing():
     frame["y"] = 3 * frame["arm"] + hidden
     weak = estimate_effect(frame, treatment="arm", outcome="y", design="instrument", instrument="lot")
     assert weak.ci_high == np.inf
-    assert "undecided (95% interval without a bound), if what it rests on holds." in headline(weak)
+    assert "undecided (95% interval without a bound), if 'lot' is as good as drawn by lot, " in headline(weak)
     assert "interval has no bound" in sure(weak)
     assert settles(weak) == "More rows like these."
 

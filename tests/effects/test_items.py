@@ -223,7 +223,7 @@ def test_items_that_share_their_noise_are_told_one_by_one_only():
         found = item_changes(pairs(treated, control), noise="shared")
         # Two sets of shots could not show anything, whatever came out: it is not said that nothing is seen.
         assert found.gain_at_least is None
-        assert "so few trials of an item cannot tell" in change_words(found)
+        assert "too few trials of each item to tell" in change_words(found)
     assert alone > 5
     few = item_changes(pairs(np.ones((2, 2)), np.zeros((2, 2))))
     assert few.gain_at_least is None
@@ -239,10 +239,10 @@ def test_with_one_trial_the_counts_are_counts_of_trials():
     assert (result.items.higher, result.items.lower, result.items.same) == (3, 3, 1)
     assert result.items.gain_at_least is None
     assert result.items.seen_gain is None
-    assert "In these trials 3 of 7 items went from 0 to 1 and 3 from 1 to 0 (so few trials of an" in (
+    assert "In these trials 3 of 7 items went from 0 to 1 and 3 from 1 to 0 (too few trials of each" in (
         result.sentence
     )
-    assert "item cannot tell how many gain or are harmed)." in result.sentence
+    assert "item to tell its change from chance)." in result.sentence
     told = effect(np.array([[1.5], [2.0]]), np.array([[1.0], [3.0]])).sentence
     assert "the outcome was higher for 1 of 2 items and lower for 1" in told
 

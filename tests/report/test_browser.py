@@ -118,7 +118,9 @@ def pages(small, tmp_path_factory):
     (folder / "small.html").write_text(small.page)
     wp.write_report(found, confounded, target=folder / "log.html")
     first = {"binary": binary.main, "small": small.effect.main, "log": confounded}
-    return {name: ((folder / f"{name}.html").as_uri(), headline(main)) for name, main in first.items()}
+    return {
+        name: ((folder / f"{name}.html").as_uri(), headline(main, arms=False)) for name, main in first.items()
+    }
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -419,7 +421,7 @@ def test_the_page_reads_without_scripts(visit, small):
         "Runtime.evaluate", {"expression": "document.body.innerText", "returnByValue": True}
     )["result"]["value"]
     flat = " ".join(text.split())
-    assert headline(small.effect.main) in flat
+    assert headline(small.effect.main, arms=False) in flat
     assert " ".join(small.effect.sentence.split()) in flat
     assert " ".join(small.mediation.search.sentence.split()) in flat
     assert "Its effect, item by item" in flat

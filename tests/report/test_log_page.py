@@ -12,6 +12,7 @@ import pytest
 from page_reader import body, read, said_twice
 
 import whyprompt as wp
+from whyprompt.effects.headline import headline
 from whyprompt.errors import DataError
 from whyprompt.page.page import MAX_BYTES, write_report
 
@@ -84,7 +85,7 @@ def test_the_page_is_a_studys_as_far_as_logs_bear_it(written, page_of):
         elif name in {"for", "aria-labelledby"}:
             assert set(value.split()) <= set(page.ids)
     assert said_twice(page) == []
-    assert effect.summary().split("\n\n")[0] in page.words
+    assert headline(effect, arms=False) in page.words
     assert json.loads(page.scripts["head-data"]) is None
     results = json.loads(page.scripts["results"])
     assert results["effect"] == json.loads(json.dumps(effect.to_dict()))

@@ -53,12 +53,13 @@ def test_no_sentence_stands_twice(page):
 def test_the_title_is_the_question_and_the_answer_begins_from_what_to_what(small, page):
     (title,) = [text for tag, text in page.headings if tag == "h1"]
     assert title == small.study.question
-    first = headline(small.effect.main)
+    # The question names the arms, or the picture does.
+    first = headline(small.effect.main, arms=False)
     answer = small.page[small.page.index('id="answer"') : small.page.index("<nav")]
     lead = re.search(r'<p class="lead">(.*?)</p>', answer)[1].replace("&#39;", "'")
     assert lead == first
     # And the command line's.
-    assert small.effect.summary().split("\n\n")[:2] == [title, first]
+    assert small.effect.summary().split("\n\n")[:2] == [title, headline(small.effect.main)]
     for said in (sure(small.effect.main), settles(small.effect.main), harmed(small.effect.main)):
         assert " ".join(said.split()) in read(f"<section {answer}").words
     assert answer.count("<svg") == 2

@@ -82,6 +82,9 @@ class StudyEffect(AroundResult):
     def _held(self) -> Result:
         return self.main
 
+    def _said(self) -> str:
+        return f"{headline(self.main)}\n\n{self.sentence}"
+
     @property
     def sentence(self) -> str:
         """The answer to the study's question at the external level, with the number of questions asked."""
@@ -124,7 +127,7 @@ class StudyEffect(AroundResult):
         -------
         str
         """
-        blocks = [self.question.strip(), headline(self.main), self.sentence]
+        blocks = [self.question.strip(), self._said()]
         rows = self.main.parts
         if rows:
             what = "items" if self.design == "paired" else "rows"

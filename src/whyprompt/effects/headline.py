@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from whyprompt._words import counted, format_number, p_words, percent
+from whyprompt.effects.condition import condition
 from whyprompt.effects.power import detectable_effect
 
 # An `EffectResult`, whose summary begins with the headline: to import it here would close a circle.
@@ -251,12 +252,14 @@ def interval_words(result: _Effect) -> str:
 
 
 # --------------------------------------------------------------------------------------------- sentences
-def headline(result: _Effect) -> str:
+def headline(result: _Effect, *, arms: bool = True) -> str:
     """Say from what to what, and the verdict: the first sentence of the page and of the command line.
 
     Parameters
     ----------
     result : EffectResult
+    arms : bool, default True
+        Name both arms; not needed where they stand above the sentence, as on the page.
 
     Returns
     -------
@@ -272,7 +275,7 @@ def headline(result: _Effect) -> str:
     ...     frame, treatment="arm", outcome="correct", treated="b", control="a", design="paired"
     ... )
     >>> headline(found)
-    '60% right becomes 72%: better, by 2 to 20 points (95% interval).'
+    "With 'b' instead of 'a', 60% right becomes 72%: better, by 2 to 20 points (95% interval)."
     """
     what = verdict(result)
     if what == "no effect":
@@ -280,7 +283,8 @@ def headline(result: _Effect) -> str:
     # Of logs whose arms differ in more than the arm.
     more = " More than the arm differs between these runs." if result.figures.get("one_treatment") else ""
     more += _turned_by_gaps(result, what)
-    return f"{_from_to(result)}{whose(result)}: {_said(result, what)}{condition(result)}.{more}"
+    first = f"With {result.treated!r} instead of {result.control!r}, " if arms else ""
+    return f"{first}{_from_to(result)}{whose(result)}: {_said(result, what)}{condition(result)}.{more}"
 
 
 def _turned_by_gaps(result: _Effect, what: Verdict) -> str:
@@ -355,22 +359,10 @@ def _said(result: _Effect, what: Verdict) -> str:
         return f"{text}; the margin of {size_words(result, margin)} is not excluded"
     if least is None:
         return text
-    return f"{text}; {size_words(result, least)} would be needed to see it with these {_units(result)}"
-
-
-def condition(result: _Effect) -> str:
-    """Say what the sentence hangs on where chance did not decide the arm."""
-    if result.items is not None:
-        return ""
-    open_ones = [a.name for a in result.assumptions if a.status == "untestable"]
-    if not open_ones:
-        return ""
-    names = result.confounders
-    if not names or "exchangeability" not in open_ones:
-        return ", if what it rests on holds"
-    if len(names) > 2:
-        return f", if the {len(names)} confounders adjusted for are all there are"
-    return f", if {' and '.join(map(repr, names))} {'is' if len(names) == 1 else 'are'} all that confounds it"
+    return (
+        f"{text}; a true change of {size_words(result, least)} would be seen four times in five with these"
+        f" {_units(result)}"
+    )
 
 
 def _units(result: _Effect) -> str:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from whyprompt._words import counted, format_number, p_words, percent
+from whyprompt.effects.condition import condition
 from whyprompt.effects.headline import (
     POWER,
     better_way,
-    condition,
     exact_against_interval,
     interval_words,
     method_words,
@@ -234,9 +234,8 @@ def _harmed_items(result: EffectResult, way: int) -> str:
         fell = "fell" if way > 0 else "rose"
         if of_shares(result):
             fell = "went from right to wrong" if way > 0 else "went from 0 to 1"
-        return (
-            f"{worse} of {n} items {fell} in these trials; so few trials an item cannot tell it from chance."
-        )
+        few = "too few trials of each item to tell it from chance"
+        return f"{worse} of {n} items {fell} in these trials: {few}."
     if bound:
         return f"At least {bound} of {n} items ({percent(items.level)} bound, against the noise of repeats)."
     return f"No item is shown to be, of {n}: what fell may be noise of repeats."

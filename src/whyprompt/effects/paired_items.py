@@ -273,7 +273,7 @@ def change_words(found: PairedItems) -> str:
             if found.mcnemar_counts is not None
             else f"the outcome was higher for {found.higher} of {items} and lower for {found.lower}"
         )
-        return f"in these trials {moved} (so few trials of an item cannot tell how many gain or are harmed)"
+        return f"in these trials {moved} (too few trials of each item to tell its change from chance)"
     gain, harmed = found.gain_at_least, found.harmed_at_least
     if not gain and not harmed:
         return "no item is seen to gain or to be harmed beyond the noise of its repeats"

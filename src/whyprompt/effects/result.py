@@ -201,7 +201,7 @@ class EffectResult(Result):
         >>> frame = pd.DataFrame({"arm": [0, 0, 0, 1, 1, 1], "seconds": [9.0, 8.0, 7.0, 2.0, 4.0, 3.0]})
         >>> result = estimate_effect(frame, treatment="arm", outcome="seconds", design="randomized")
         >>> result.judged(better="lower").summary().splitlines()[0]
-        "'seconds' goes from 8.00 to 3.00: better, by 2.73 to 7.27 (95% interval)."
+        "With '1' instead of '0', 'seconds' goes from 8.00 to 3.00: better, by 2.73 to 7.27 (95% interval)."
         """
         if better not in {None, "higher", "lower"}:
             raise EstimationError(f"what is better is {better!r}, which is not known", hint="higher or lower")

@@ -91,7 +91,7 @@ def gists(m: Material) -> dict[str, str]:
 
 def decide_blocks(main: EffectResult, *, name: str = "") -> list[Block]:
     """Give the first screen of an effect; `name` tells its picture from others of the page."""
-    blocks: list[Block] = [Text(headline(main), "lead")]
+    blocks: list[Block] = [Text(headline(main, arms=False), "lead")]
     both = means(main)
     if both is not None:
         blocks.append(_picture(main, both, name))

@@ -50,7 +50,7 @@ def many_sections(
 
 def _answer(several: EffectsResult, pairs: Sequence[tuple[RunComparison, EffectResult]]) -> list[Block]:
     first = said_of(several).split("\n")[0]
-    each = tuple(f"{effect.treated!r}: {headline(effect)}" for _, effect in pairs)
+    each = tuple(f"{effect.treated!r}: {headline(effect, arms=False)}" for _, effect in pairs)
     warned = [f"{e.treated!r}: {w}" for compared, e in pairs for w in effect_warnings(compared, e)]
     return [
         Text(first, "lead"),
