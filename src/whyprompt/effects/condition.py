@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from whyprompt.effects.result import EffectResult
+# An `EffectResult`, whose first sentence ends with it: to import it here would close a circle.
+_Effect = Any
 
 
-def condition(result: EffectResult) -> str:
+def condition(result: _Effect) -> str:
     """Say what the sentence hangs on, by the design; "" where an arm was drawn or items had both."""
     names = {a.name for a in result.assumptions}
     if result.items is not None or all(a.status != "untestable" for a in result.assumptions):
