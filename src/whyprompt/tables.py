@@ -284,9 +284,15 @@ def is_text(name: str, role: str, example: object) -> DataError:
 
 def missing_values(name: str, role: str, count: int, n_rows: int) -> DataError:
     """Say that a column has gaps."""
+    hint = "no row is dropped unasked: impute (estimate_with_imputation), or remove those rows on purpose"
+    if role == "outcome":
+        hint = (
+            "no row is dropped unasked: estimate_with_imputation(missing_outcome='exclude') leaves those rows"
+            " out of the estimate and counts them, 'impute' fills them as well"
+        )
     return DataError(
         f"{role} column {name!r} has {count} missing value(s) in {n_rows} rows",
-        hint="no row is dropped unasked: impute (estimate_with_imputation), or remove those rows on purpose",
+        hint=hint,
     )
 
 

@@ -1044,3 +1044,19 @@ def test_a_parquet_table_larger_than_its_memory_is_computed_in_passes(run, tmp_p
         assert (code, said in err) == (2, True), err
     code, _, err = run(LALONDE, *asked, "--memory", "1KB")
     assert (code, "with a table that is not Parquet" in err) == (2, True)
+
+
+@pytest.mark.parametrize("impute", [(), ("--impute", "20")])
+def test_a_missing_outcome_is_told_the_whole_way_at_once(run, tmp_path, impute):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"arm": np.tile(["a", "b"], 40), "x": rng.normal(size=80), "y": rng.normal(size=80)})
+    frame.loc[[3, 8], "y"] = np.nan
+    frame.loc[[5, 12], "x"] = np.nan
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    asked = ("--treatment", "arm", "--outcome", "y", "--treated", "b", "--control", "a", "--confounders", "x")
+    code, _, err = run(tmp_path / "t.csv", *asked, *impute)
+    assert code == 2
+    assert "outcome column 'y' has 2 missing value(s)" in err
+    assert "--impute 20:missing_outcome=exclude leaves those rows out of the estimate" in err
+    quick = ("--impute", "2:missing_outcome=exclude", "--method", "ipw")
+    assert run(tmp_path / "t.csv", *asked, *quick)[0] == 0

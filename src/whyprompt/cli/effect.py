@@ -431,7 +431,7 @@ def inside_options() -> dict[str, str]:
     found = {option: "--method NAME:" for method in METHODS for option in options_of(method)}
     found |= {option: f"--check {name}:" for name, options in CHECKS.items() for option in options}
     found |= {option: f"--as {kind}:" for kind, options in _KINDS.items() for option in options}
-    found |= dict.fromkeys(_GAPS, "--impute M:")
+    found |= dict.fromkeys(_GAPS, "--impute 20:")
     found |= {option: f"--design {name}:" for name in DESIGNS for option in design_options(name)}
     return {**found, "reference": "--as KIND:", "draws": "--std-error NAME:"}
 

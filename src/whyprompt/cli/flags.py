@@ -29,6 +29,7 @@ _VALUE = (
 )
 _QUOTED = r"""(?P<quoted>(?<!\w)'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _SAID = re.compile(rf"{_QUOTED}|(?<![\w.=:-])(?P<name>[a-z_]+)=(?P<value>{_VALUE})")
+_TWICE = re.compile(r"(--[a-z-]+ \S+) \1:")
 # The arguments that an option gives another name.
 _OTHER_NAMES = {"random_state": "seed", "m": "impute"}
 # What a verb does that Python has a function for.
@@ -97,7 +98,8 @@ def in_flags(text: str, ctx: typer.Context, inside: Mapping[str, str] | None = N
             return found[0]
         return f"{option.opts[0]} {_listed(found['value'], ',')}".rstrip()
 
-    return _SAID.sub(said, _in_verbs(text, _VERBS))
+    # What does a function's work, before an argument that stands inside it: --impute 20 --impute 20:...
+    return _TWICE.sub(r"\1:", _SAID.sub(said, _in_verbs(text, _VERBS)))
 
 
 def in_keys(text: str) -> str:
