@@ -291,3 +291,27 @@ def test_python_of_the_readme_runs_as_it_stands(code, tmp_path, tiny_model):
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) >= code.count("print(") > 0
     assert "embedded" not in code or 'load_model("embedded")' in code
+
+
+def test_the_recipe_of_the_textbook_gives_another_tools_figure():
+    """The page's code, beside statsmodels' doubly robust estimate from models of all rows."""
+    import numpy as np
+    import pandas as pd
+    import statsmodels.api as sm
+    from statsmodels.treatment.treatment_effects import TreatmentEffect
+
+    page = (ROOT / "docs" / "howto" / "choose-estimator.md").read_text()
+    code = next(
+        block
+        for block in re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+        if "textbook" in block
+    )
+    made: dict[str, object] = {}
+    exec(code, made)  # noqa: S102
+    rows = made["frame"]
+    rows = rows[rows["arm"].isin(["few_shot", "direct"])]
+    treated, y = (rows["arm"] == "few_shot").to_numpy(float), rows["correct"].to_numpy(float)
+    kinds = pd.get_dummies(rows["task_type"], drop_first=True).to_numpy(float)
+    X = np.column_stack([np.ones(len(rows)), kinds, rows["question_tokens"]])
+    known = TreatmentEffect(sm.OLS(y, X), treated, results_select=sm.Logit(treated, X).fit(disp=0))
+    assert made["textbook"].estimate == pytest.approx(known.aipw(return_results=False)[0], rel=1e-8)
