@@ -1059,4 +1059,7 @@ def test_a_missing_outcome_is_told_the_whole_way_at_once(run, tmp_path, impute):
     assert "outcome column 'y' has 2 missing value(s)" in err
     assert "--impute 20:missing_outcome=exclude leaves those rows out of the estimate" in err
     quick = ("--impute", "2:missing_outcome=exclude", "--method", "ipw")
-    assert run(tmp_path / "t.csv", *asked, *quick)[0] == 0
+    code, _, err = run(tmp_path / "t.csv", *asked, *quick)
+    assert code == 0
+    assert "t.csv: estimated in completed tables 1/2" in err
+    assert "t.csv: estimated in completed tables 2/2" in err

@@ -298,7 +298,8 @@ def effect(
         with show_progress(table.name) as report, listening(report):
             result = wp.estimate_effect(frame, treatment=treatment, outcome=shown, **asked)
     elif impute is not None:
-        result, asked = _imputed(frame, str(treatment), outcomes[0], asked, impute)
+        with show_progress(table.name) as report, listening(report):
+            result, asked = _imputed(frame, str(treatment), outcomes[0], asked, impute)
     else:
         with _told(frame, table.name):
             result, asked = _estimated(frame, treatment, outcomes, asked, kind, of_kind, checks)

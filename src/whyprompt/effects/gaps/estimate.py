@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from whyprompt._arguments import names
+from whyprompt._progress import steps
 from whyprompt._summary import figures, grid, measure_lines, reach
 from whyprompt._words import counted, format_number, percent
 from whyprompt.effects.checks.rerun import effect_options, estimate_or_why, of_effect
@@ -215,9 +216,7 @@ def estimate_with_imputation(
     # A graph has given or checked the confounders; passing it on lets the assumptions say so.
     options |= {"confounders": confounders, "graph": graph}
     kept = ~no_outcome if missing_outcome == "exclude" else np.ones(len(no_outcome), dtype=bool)
-    results = tuple(
-        _one(k, open_table(one).rows(kept), options) for k, one in enumerate(made.frames, start=1)
-    )
+    results = _each(made.frames, kept, options)
     other = _of_all(results) if options.get("estimand") is None else ""
     if other:
         # Effects on other rows are no estimates of one number.
@@ -278,6 +277,18 @@ def _of_all(results: Sequence[EffectResult]) -> str:
         " all are estimated on rows that could have had either arm, weighted by how far they could (ATO);"
         " estimand='att' asks for the other all the same"
     )
+
+
+def _each(
+    frames: Sequence[Any], kept: NDArray[np.bool_], options: Mapping[str, Any]
+) -> tuple[EffectResult, ...]:
+    """Estimate in each completed table, and tell who listens how many are done."""
+    out: list[EffectResult] = []
+    with steps(len(frames), "estimated in completed tables") as one_more:
+        for k, one in enumerate(frames, start=1):
+            out.append(_one(k, open_table(one).rows(kept), options))
+            one_more()
+    return tuple(out)
 
 
 def _one(number: int, frame: Any, options: Mapping[str, Any]) -> EffectResult:  # noqa: ANN401
