@@ -96,7 +96,7 @@ def test_every_command_of_the_page_runs_and_prints_what_it_shows(run, tmp_path, 
         shutil.copyfile(path, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    shown = next(block for block in blocks if block.startswith("Inspect logs"))
+    shown = next(block for block in blocks if "\nInspect logs" in block)
     commands = [block for block in blocks if block.startswith("whyprompt ")]
     assert len(commands) == 6
     for number, command in enumerate(commands):
@@ -240,8 +240,13 @@ def test_every_verb_names_its_own_options(run, tmp_path, verb):
     path = tmp_path / "two.jsonl"
     rows = [{"item_id": k, "arm": arm, "f1": 0.5, "em": k % 2} for k in range(4) for arm in "ab"]
     path.write_text("\n".join(map(json.dumps, rows)))
-    code, _, err = run(verb, path, *(("--out", tmp_path / "t.csv") if verb == "import" else ()))
+    code, out, err = run(verb, path, *(("--out", tmp_path / "t.csv") if verb == "import" else ()))
     assert code == 2
+    if verb == "effect":
+        # A table with an arm is asked what it asks, and the other outcome is named.
+        assert "f1       left out   it is called as an outcome is" in out
+        assert "--outcome em " in err
+        return
     assert "more than one scorer: f1; em" in err
     assert "say which with --scorer NAME" in err
 
