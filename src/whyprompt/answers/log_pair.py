@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._words import counted, format_number
+from whyprompt.answers.log_known import MEASURED, adjusted, named_columns, refuse_gaps, unclear_columns
 from whyprompt.effects.arms import compare_arms
 from whyprompt.effects.checks.balance import balance_table
 from whyprompt.effects.effect import estimate_effect
@@ -39,9 +40,6 @@ _CHANCE = "chance_of_treated"
 # What an average may hide, and how many of it are looked at.
 _PARTS = ("model", "task_type")
 _MOST_PARTS = 20
-# Of a text that is adjusted for.
-_LEVELS = 50
-_MEASURED = ("question_chars", "question_words", "numbers", "task_type", "difficulty")
 
 
 class Pair:
@@ -127,7 +125,7 @@ class Pair:
     def _by_parts(self, made: EffectResult) -> EffectResult:
         """Add the effect under each model and in each kind of item, and say where it goes the other way."""
         rows: list[Estimate] = []
-        own = {*TAKEN, self.found.outcome} - set(_PARTS)
+        own = {*TAKEN, self.found.outcome, *unclear_columns(self.found)} - set(_PARTS)
         for name in (n for n in map(str, self.two) if n not in own and self.two[n].dtype.kind == "O"):
             levels = self.two[name].dropna().unique()
             if not 2 <= len(levels) <= _MOST_PARTS:
@@ -166,12 +164,12 @@ class Pair:
         two = self.two.assign(**self.further(chances=asked.get("propensity") == _CHANCE))
         two = two[~np.isnan(self.y)]
         if design == "observational" and not {"confounders", "graph", "method", "propensity"} & set(options):
-            asked["confounders"] = self._measured(two)
-            self.warnings.append(
-                "no item was run under both arms: rows are adjusted for what was measured of the question"
-                f" afterwards ({', '.join(asked['confounders'])}), and nothing says that this is all that"
-                " decided the arm"
-            )
+            made, said = adjusted(self.found, two, asked)
+            self.warnings += said
+            return made, missing
+        if asked.get("confounders"):
+            asked["confounders"] = named_columns(self.found, two, asked["confounders"])
+            refuse_gaps(self.found, two, asked["confounders"], (self.treated, self.control))
         return estimate_effect(two, **asked), missing
 
     def _logged_chances(self) -> None:
@@ -241,30 +239,18 @@ class Pair:
             got = self.two["propensity"].to_numpy(dtype=float)
             out[_CHANCE] = np.where(self.is_treated, got, 1.0 - got)
         others = frame[~frame["arm"].isin([self.treated, self.control])]
-        if len(others):
+        if len(others) and "difficulty" not in frame:
             mean = others.groupby("item_id")[outcome].mean()
             difficulty = -self.two["item_id"].map(mean).to_numpy(dtype=float)
             if not np.isnan(difficulty).any():
                 out["difficulty"] = difficulty
         return out
 
-    def _measured(self, two: pd.DataFrame) -> list[str]:
-        known = [name for name in _MEASURED if name in two and _tells(two[name])]
-        if not known:
-            raise EstimationError(
-                f"no item was run under both {self.treated!r} and {self.control!r}, and the logs say nothing"
-                " of the items that could be adjusted for",
-                hint="run both arms on the same items; or say design='randomized' if a lot decided the arm",
-            )
-        return known
-
     def _matched_words(self) -> str:
         """Say how the items under both arms differ from the others."""
         first = self.two[~self.two["item_id"].duplicated()]
         inside = self.both[self.item[~self.two["item_id"].duplicated().to_numpy()]]
-        names = [
-            n for n in _MEASURED if n in first and first[n].dtype.kind in "if" and first[n].notna().all()
-        ]
+        names = [n for n in MEASURED if n in first and first[n].dtype.kind in "if" and first[n].notna().all()]
         n = f"{int(self.both.sum())} of {counted(len(self.both), 'item')} were run under both arms"
         seen = np.zeros((len(self.both), 2), dtype=bool)
         seen[self.item[~np.isnan(self.y)], self.is_treated[~np.isnan(self.y)].astype(int)] = True
@@ -292,9 +278,3 @@ def _part(rows: pd.DataFrame, asked: Mapping[str, Any]) -> Estimate | None:
     except EstimationError:
         return None
     return made.overall
-
-
-def _tells(values: pd.Series[Any]) -> bool:
-    """Say whether a column is known of all rows, varies, and has no more levels than can be adjusted for."""
-    levels = values.nunique()
-    return bool(values.notna().all()) and levels > 1 and (values.dtype.kind in "if" or levels <= _LEVELS)

@@ -175,7 +175,7 @@ def propose(
     levels = _levels(read[treatment])
     free = [name for name in read if name not in {treatment, outcome}]
     chances = next((name for name in free if "_".join(name_words(name)) in _PROPENSITY), None)
-    first = {name: _after_arm(name, read[name], table.n_rows) for name in free if name != chances}
+    first = {name: _unfit(name, read[name], table.n_rows) for name in free if name != chances}
     sampling, item = find_units(table, treatment=treatment, outcomes=[outcome], covariates=())
     units = _units(sampling, item, table.n_rows)
     confounders = [name for name, why in first.items() if not why and name not in units]
@@ -361,8 +361,19 @@ def _constant(column: Column) -> bool:
     return len(distinct(column.data[~column.missing])[0]) < 2
 
 
-def _after_arm(name: str, column: Column, n_rows: int) -> str:
-    """Say why a column is not adjusted for, "" where nothing speaks against it."""
+def _unfit(name: str, column: Column, n_rows: int) -> str:
+    """Say why a column does not stand in the command, "" where nothing speaks against it."""
+    if why := after_arm(name, column, n_rows):
+        return why
+    if "," in name:
+        return "a comma in its name would part it in --confounders: rename it"
+    if column.n_missing:
+        return f"{column.n_missing} of its values are missing; --impute 20 fills them"
+    return ""
+
+
+def after_arm(name: str, column: Column, n_rows: int) -> str:
+    """Say why a column is not adjusted for, "" where neither name nor values speak against it."""
     if (why := caused_by_arm(name, column.data) or doubt_of(name)) is not None:
         return why
     if _called_outcome(name):
@@ -374,10 +385,6 @@ def _after_arm(name: str, column: Column, n_rows: int) -> str:
     levels = len(distinct(column.data[~column.missing])[0])
     if column.kind == "text" and (levels > _MOST_LEVELS or levels > n_rows / 3):
         return f"text with {levels} values: it tells rows apart"
-    if "," in name:
-        return "a comma in its name would part it in --confounders: rename it"
-    if column.n_missing:
-        return f"{column.n_missing} of its values are missing; --impute 20 fills them"
     numbers = column.kind == "number" and levels == n_rows and _counts_rows(column)
     return "it numbers the rows" if numbers else ""
 

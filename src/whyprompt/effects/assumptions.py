@@ -41,6 +41,7 @@ _CURVED, _LOT = 1.0, 2.0
 APART, _LEARNED = 2.0, 1.5
 # Overlap weights leave out rows without a counterpart on purpose; what is left must still be a sample.
 FEW_ROWS = 30.0
+_STATED = "as the caller states,"
 
 
 class Left(NamedTuple):
@@ -161,7 +162,7 @@ def _exchangeability(
             f"by the graph, nothing{f' but {named}' if named else ''} affects both the choice of arm and the"
             " outcome"
             if from_graph
-            else f"as the caller states, nothing but {named} affects both the choice of arm and the outcome"
+            else f"{_STATED} nothing but {named} affects both the choice of arm and the outcome"
             if named
             else "nothing was adjusted for: nothing would have to affect both the choice of arm and the"
             " outcome, which nobody states"
@@ -177,6 +178,17 @@ def _exchangeability(
             )
             detail = rest
     return Assumption(name="exchangeability", status=status, check=check, detail=detail)
+
+
+def as_taken(assumptions: Sequence[Assumption]) -> tuple[Assumption, ...]:
+    """Say of confounders that the caller did not name that they were taken to be all."""
+    stated, taken = _STATED, "taken, as no confounders were named:"
+    return tuple(
+        replace(a, detail=taken + a.detail.removeprefix(stated))
+        if a.name == "exchangeability" and a.detail.startswith(stated)
+        else a
+        for a in assumptions
+    )
 
 
 def _rest_of_confounding(removed: float, row: Estimate) -> str | None:

@@ -91,6 +91,10 @@ def no_effect(result: _Effect) -> str:
     """Say why the difference is no effect of the arm, "" where nothing says so."""
     if result.figures.get("same_prompts"):
         return "noise, for both arms were sent the same prompts"
+    if unclear := result.figures.get("unclear"):
+        # Columns that move the estimate, and may be confounders or what the arm does.
+        names, was = " and ".join(map(repr, unclear)), "was" if len(unclear) == 1 else "were"
+        return f"not to be called an effect until it is said whether {names} {was} known before the arm"
     failed = [repr(a.name) for a in result.assumptions if a.status == "fails"]
     if failed:
         return f"not to be called an effect, for {' and '.join(failed)} {_fail(failed)}"

@@ -469,6 +469,8 @@ def _what_may_not_be_claimed(
             f"{claim} Running both arms on the same items or randomising would settle it; more rows may, or"
             " learners that suit what they hold."
         )
+    if not unbalanced and all(a.name == "exchangeability" for a in failed):
+        return f"{claim} Running both arms on the same items or randomising would settle it."
     return (
         f"{claim} Running both arms on the same items or randomising would settle it; a caliper, another"
         " method (overlap weights, entropy balancing) or a narrower population may restore balance."

@@ -144,14 +144,21 @@ def test_an_answer_that_differs_within_an_item_is_the_models(table, one_log):
     assert told(trials, "completion", "target") == [("4", "4"), ("5", "4")]
 
 
-def test_what_may_come_of_the_arm_is_no_covariate(table, one_log):
+def test_what_may_come_of_the_arm_is_said(table, one_log):
+    said = "columns that may not be known beforehand, adjusted for only where confounders=... names them: 'words'"
     path = table("item_id,arm,score,words,topic\na,x,1,10,t\na,y,0,90,t\n")
     log, trials = one_log("plain", path)
-    assert trials[0].covariates == {"topic": "t"}
-    assert "'words'" in log.notes[0]
-    # With one row an item nothing tells: only what is known by its name is taken.
+    assert trials[0].covariates == {"topic": "t", "words": 10.0}
+    assert log.notes[0] == said
+    # With one row an item nothing tells but the name.
     log, trials = one_log("plain", table("item_id,score,words,topic\na,1,10,t\nb,0,90,t\n"))
-    assert trials[0].covariates == {"topic": "t"}
+    assert trials[0].covariates == {"topic": "t", "words": 10.0}
+    assert log.notes[0] == said
+    # Text that is another one in every row tells rows apart.
+    rows = "".join(f"{k},{k % 2},remark {k}\n" for k in range(60))
+    log, trials = one_log("plain", table("item_id,score,remark\n" + rows))
+    assert trials[0].covariates == {}
+    assert log.notes[0] == "columns that may not be known beforehand, left out: 'remark'"
 
 
 def test_scores_in_a_mapping_are_scorers(table, one_log):

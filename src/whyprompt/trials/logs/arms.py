@@ -232,16 +232,28 @@ def _said(role: str) -> str:
     return {"few_shot": "worked examples", "chat_format": "chat format"}.get(role, role)
 
 
-def reference_arm(names: Sequence[str], asked: str | None = None) -> str:
-    """Say which arm the others are held against: the one asked for, one called so, or the first.
+def reference_arm(names: Sequence[str], asked: str | None = None, *, in_order: bool = False) -> str:
+    """Say which arm the others are held against: the one asked for, the one called so, or the first.
+
+    The first is that of an order that somebody gave, `in_order`, else of the names, numbers by their size:
+    rows come in no order that means anything.
 
     >>> reference_arm(["gsm8k_cot", "gsm8k_direct"]), reference_arm(["shots=5", "shots=0"])
     ('gsm8k_direct', 'shots=0')
+    >>> reference_arm(["v10", "v9"]), reference_arm(["v10", "v9"], in_order=True)
+    ('v9', 'v10')
     """
     if asked is not None:
         return arm_called(names, asked)
     called = [name for name in names if _BASE & set(re.split(r"[^a-z0-9]+", name.lower()))]
-    return called[0] if len(called) == 1 else names[0]
+    if len(called) == 1:
+        return called[0]
+    return names[0] if in_order else min(names, key=_natural)
+
+
+def _natural(name: str) -> tuple[list[tuple[bool, int, str]], str]:
+    parts = re.split(r"(\d+)", name.lower())
+    return [(not p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in parts if p], name
 
 
 def arm_called(names: Sequence[str], asked: str) -> str:

@@ -68,7 +68,8 @@ def read_trials(
         ``"id"``, or a covariate, that names the item. Default: what was asked, with its choices and target.
     reference : str, optional
         The arm that the others are held against. Default: one that is called so (``baseline``, ``direct``,
-        ...), else the first.
+        ...), else the first: of files of an arm each that which is given first, else of the names as they are
+        sorted (``v1`` before ``v2``), whatever the order of rows.
     texts : bool, default True
         Whether the table has prompts and completions.
 
@@ -166,7 +167,7 @@ class _Reading(Rows):
         key, by = item_key(g.items, ints(g.item), ints(g.name), self.log, np.unique(self.log[self.keep]))
         arms, self.arm = self._arms(arm, key)
         names = list(arms.names)
-        ref = reference_arm(names, reference)
+        ref = reference_arm(names, reference, in_order=self._apart())
         found, y = self._outcome(scorer, names)
         run_twice(self, key, y, names)
         broken_off(self)
@@ -244,6 +245,12 @@ class _Reading(Rows):
             self.leave(without, f"trials without {arms.path!r}")
             self.warnings.append(f"{counted(int(without.sum()), 'trial')} without {arms.path!r} are left out")
         return arms, arm
+
+    def _apart(self) -> bool:
+        """Say whether every log has one arm: then the order of the arms is that in which logs were given."""
+        return len(np.unique(self.log[self.keep] * len(self.settings) + self.arm[self.keep])) == len(
+            np.unique(self.log[self.keep])
+        )
 
     def _cells(self, kept: Ints, names: Sequence[str]) -> tuple[Cell, ...]:
         settings, first, trials = np.unique(self.setting[kept], return_index=True, return_counts=True)

@@ -80,7 +80,7 @@ def trial_frame(
             columns[name] = values if asked.all() else np.where(asked, values, np.nan)
     for name, sparse in g.covariates.items():
         own = _tidy(sparse.all(g.n), kept)
-        columns[f"item_{name}" if name in TAKEN - {"task_type"} else name] = own
+        columns[own_name(name)] = own
     for name in ("prompt", "prompt_tokens", "completion", "completion_tokens"):
         _put(columns, name, g, kept)
     column, y = outcome
@@ -103,6 +103,11 @@ def trial_frame(
     files = np.asarray([str(log.path) for log in g.logs], dtype=object)
     columns["log"] = files[ints(g.log)[kept]]
     return pd.DataFrame(columns)
+
+
+def own_name(name: str) -> str:
+    """Give the column of a covariate: one of a name that means another thing here has it behind "item_"."""
+    return f"item_{name}" if name in TAKEN - {"task_type"} else name
 
 
 def _put(columns: dict[str, Any], name: str, g: Gathered, kept: Ints) -> None:

@@ -37,6 +37,8 @@ _HOLDERS = frozenset(
 SAMPLE = 1000
 # Of a column that may be a judge's verdicts.
 _WORDS = 5
+# Of text that may be adjusted for.
+_LEVELS = 50
 
 
 class Columns(NamedTuple):
@@ -44,7 +46,8 @@ class Columns(NamedTuple):
 
     `roles` are columns by meaning, ``"set"`` the one within whose values alone items have names of their own;
     `arms` settings of the prompt, `other` those beside it, `sampling` of sampling, `judges` of who scored;
-    `scores` scorers' columns by their names; `covariates` say which of them are numbers. Of a
+    `scores` scorers' columns by their names; `covariates`, some of which may not be known beforehand, say
+    which of them are numbers. Of a
     wide table, `wide` are the families of its
     scores and `beside` those of what else is there once an arm.
     """
@@ -85,15 +88,16 @@ def find_columns(path: Path, sample: Sequence[Row]) -> Columns:
     free = [n for n in free if n not in roles.values()]
     if (within := _set(names, plain, arms, roles, sample)) is not None:
         roles["set"] = within
-    known, left = _covariates(free, plain, values, roles, sample)
-    if left:
-        notes.append(f"columns left out, as they may not be known beforehand: {', '.join(map(repr, left))}")
+    known, unclear, left = _covariates(free, plain, values, roles, sample)
+    for some, then in ((unclear, "adjusted for only where confounders=... names them"), (left, "left out")):
+        if some:
+            notes.append(f"columns that may not be known beforehand, {then}: {', '.join(map(repr, some))}")
     if not wide and "item" not in roles and "question" not in roles:
         raise DataError(
             f"{path}: no column names the item",
             hint=f"call the column item_id, or question; there are: {', '.join(names)}",
         )
-    counted = {n: all(missing(v) or number_of(v) is not None for v in values[n]) for n in known}
+    counted = {n: all(missing(v) or number_of(v) is not None for v in values[n]) for n in (*known, *unclear)}
     if "set" in roles:
         notes.append(f"{roles['item']!r} names an item within its {roles['set']!r}: an item is both")
     return Columns(roles, arms, other, sampling, judges, scores, counted, wide, beside, tuple(notes))
@@ -261,14 +265,25 @@ def _covariates(
     values: Mapping[str, list[Any]],
     roles: Mapping[str, str],
     sample: Sequence[Row],
-) -> tuple[tuple[str, ...], list[str]]:
-    """Part what is known of an item from what may come of its arm: that differs between rows of one item."""
+) -> tuple[list[str], list[str], list[str]]:
+    """Part what is known of an item from what may come of its arm, and from what no table of trials has.
+
+    What differs between rows of one item may come of the arm.
+    """
     known: list[str] = []
+    unclear: list[str] = []
     left: list[str] = []
     for name in free:
         if any(isinstance(v, list | dict) for v in values[name]):
             left.append(name)
             continue
         same = _same_within(values[name], roles, sample)
-        (known if same or (same is None and plain[name] in KNOWN) else left).append(name)
-    return tuple(known), left
+        told = same or (same is None and plain[name] in KNOWN)
+        (known if told else left if _tells_rows_apart(values[name]) else unclear).append(name)
+    return known, unclear, left
+
+
+def _tells_rows_apart(values: Sequence[Any]) -> bool:
+    """Say whether a column is text that says something else in too many rows to be adjusted for."""
+    found = [text_of(v) for v in values if not missing(v)]
+    return len(set(found)) > _LEVELS and any(number_of(v) is None for v in values if not missing(v))
