@@ -35,4 +35,4 @@ def test_the_reader_on_the_page_reads_its_logs(tmp_path, monkeypatch):
         find.readers.cache_clear()
     assert found.sources[0]["format"] == "Acme"
     assert (found.arms, found.outcome, found.pairing.matched) == (("short", "long"), "passed", 6)
-    assert wp.log_effect(found).estimate == (6 - 2) / 6
+    assert wp.log_effect(found, control="short").estimate == (6 - 2) / 6

@@ -145,7 +145,8 @@ def test_an_answer_that_differs_within_an_item_is_the_models(table, one_log):
 
 
 def test_what_may_come_of_the_arm_is_said(table, one_log):
-    said = "columns that may not be known beforehand, adjusted for only where confounders=... names them: 'words'"
+    only = "adjusted for only where confounders=... names them"
+    said = f"columns that may not be known beforehand, {only}: 'words'"
     path = table("item_id,arm,score,words,topic\na,x,1,10,t\na,y,0,90,t\n")
     log, trials = one_log("plain", path)
     assert trials[0].covariates == {"topic": "t", "words": 10.0}
