@@ -745,7 +745,7 @@ def test_options_that_have_no_meaning_together(run, tmp_path):
     code, _, err = run(path, "--treatment", "arm", "--outcome", "score", "--design", "paired", "--unit", "q")
     assert (code, "names of both arms" in err) == (2, True)
     code, _, err = run(path, "--treatment", "arm")
-    assert (code, "--outcome must be given" in err) == (2, True)
+    assert (code, "hint: whyprompt effect" in err, "--outcome " in err) == (2, True, True)
     code, _, err = run(path, "--outcome", "score")
     assert (code, "--treatment must be given" in err) == (2, True)
     study = tmp_path / "study.yaml"
