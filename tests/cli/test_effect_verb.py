@@ -747,7 +747,7 @@ def test_options_that_have_no_meaning_together(run, tmp_path):
     code, _, err = run(path, "--treatment", "arm")
     assert (code, "hint: whyprompt effect" in err, "--outcome " in err) == (2, True, True)
     code, _, err = run(path, "--outcome", "score")
-    assert (code, "--treatment must be given" in err) == (2, True)
+    assert (code, "hint: whyprompt effect" in err, "--treatment " in err) == (2, True, True)
     study = tmp_path / "study.yaml"
     study.write_text("name: s\n")
     code, _, err = run(study, "--treatment", "arm")
