@@ -33,22 +33,22 @@ _Charts = Annotated[bool, typer.Option("--charts/--no-charts", help="Draw the ex
 @app.command()
 def table(
     name: Annotated[str, typer.Argument(help="'log', 'gaps', 'paired' or 'rollout'.", metavar="NAME")],
-    file: Annotated[Path, typer.Argument(help="Gets it: .csv or .parquet.", metavar="FILE")],
+    path: Annotated[Path, typer.Argument(help="Gets it: .csv or .parquet.", metavar="FILE")],
     as_json: AsJson = False,
 ) -> None:
     """Save one of the tables that come with the package: whyprompt data table log logs.csv."""
     from whyprompt.examples.tables import load_example
 
     frame = load_example(name)
-    if file.suffix not in {".csv", ".parquet"}:
-        raise DataError(f"{file} ends in neither .csv nor .parquet")
-    with whole_file(file) as place:
-        if file.suffix == ".csv":
-            frame.to_csv(place, index=False)
+    if path.suffix not in {".csv", ".parquet"}:
+        raise DataError(f"{path} ends in neither .csv nor .parquet")
+    with whole_file(path) as file:
+        if path.suffix == ".csv":
+            frame.to_csv(file, index=False)
         else:
-            frame.to_parquet(place, index=False)
-    content = {"file": str(file), "rows": len(frame), "columns": list(frame.columns)}
-    put(content, f"{len(frame)} rows in {file}: {', '.join(frame.columns)}", as_json=as_json)
+            frame.to_parquet(file, index=False)
+    content = {"file": str(path), "rows": len(frame), "columns": list(frame.columns)}
+    put(content, f"{len(frame)} rows in {path}: {', '.join(frame.columns)}", as_json=as_json)
 
 
 @app.command()

@@ -149,7 +149,8 @@ def _checked(text: str, out: Path, *, asked: bool) -> tuple[Study, int]:
         if before is None:
             out.unlink()
         else:
-            out.write_bytes(before)
+            with whole_file(out) as file:
+                file.write(before)
         raise
 
 
