@@ -8,8 +8,10 @@ import pytest
 from sklearn.linear_model import RidgeCV
 
 from whyprompt import estimate_effect
-from whyprompt.effects.assumptions import judge_overlap
+from whyprompt.effects.assumptions import hangs_on_one, judge_overlap
+from whyprompt.effects.methods import learners
 from whyprompt.stats.left_over import Terms, left_over
+from whyprompt.stats.propensity import SeparatedError
 
 
 def world(n=1500, *, seed=0, bent=1.0, coin=False):
@@ -89,22 +91,50 @@ def test_what_was_learned_well_does_not_move():
 
 def test_half_as_many_rows_are_those_of_two_folds_of_the_four_others():
     from whyprompt.effects.estimate import estimated
-    from whyprompt.effects.methods.aipw import AIPW, _trains
+    from whyprompt.effects.methods.aipw import AIPW
+    from whyprompt.effects.methods.folds import learned_from
 
     tests = [np.arange(20) % 5 == k for k in range(5)]
-    halves = _trains(tests, fewer=True)
+    halves = learned_from(tests, fewer=True)
     assert [int(train.sum()) for train in halves] == [8] * 5
     assert not any((train & test).any() for train, test in zip(halves, tests, strict=True))
     assert len({train.tobytes() for train in halves}) == 5
-    many = _trains([np.arange(600_000) % 3 == k for k in range(3)], fewer=True)
+    many = learned_from([np.arange(600_000) % 3 == k for k in range(3)], fewer=True)
     assert all(80_000 < train.sum() <= 100_000 for train in many)
     asked = {"treatment": "arm", "outcome": "y", "confounders": list("abcd")}
     done = estimated(world(400), method=AIPW(folds=2), **asked)
-    assert done.plan.method.from_fewer(done.problem, done.plan) is None
+    assert done.fit.from_fewer is None
     # Lines that are known by hundreds of rows are known by half of them.
     done = estimated(world(2_000, bent=0.0), method=AIPW(outcome_model="linear"), **asked)
-    moved = done.plan.method.from_fewer(done.problem, done.plan) - done.fit.estimate
+    moved = done.fit.from_fewer() - done.fit.estimate
     assert 0 < abs(moved) < done.fit.std_error
+
+
+def test_half_of_the_rows_that_tell_the_arms_apart_refuse_nothing(monkeypatch):
+    """The check is of an estimate that could be had."""
+    frame, asked = world(), {"method": "aipw", "propensity": "logit"}
+    whole = found(frame, **asked)
+    assert "half as many" in next(a.detail for a in whole.assumptions if a.name == "functional form")
+    fitted = learners.fit_logistic
+
+    def of_many(X, treated, **options):
+        if len(treated) < 1_000:
+            raise SeparatedError("the rest of the rows tells the arms apart")
+        return fitted(X, treated, **options)
+
+    monkeypatch.setattr(learners, "fit_logistic", of_many)
+    checked = found(frame, **asked)
+    assert checked.estimate == whole.estimate
+    (form,) = (a for a in checked.assumptions if a.name == "functional form")
+    assert form.status == "doubtful"
+    assert "half as many" not in form.detail
+
+
+def test_known_chances_make_the_estimate_right_whatever_was_learned():
+    frame = world(1_000)
+    frame["chance"] = 1 / (1 + np.exp(-0.35 * ((frame.a**2 - 1) + frame.b * frame.c)))
+    assert "functional form" in statuses(found(frame))
+    assert "functional form" not in statuses(found(frame, propensity="chance"))
 
 
 def test_a_product_of_columns_that_tell_nothing_alone_is_learned():
@@ -188,3 +218,10 @@ def test_a_few_rows_without_a_counterpart_count_for_more_where_rows_are_many(rea
     )
     assert found.status == status
     assert ("standard errors" in found.detail) == (status != "holds")
+
+
+def test_a_row_hangs_heavy_by_its_share_and_by_the_number_of_rows():
+    assert hangs_on_one([(0.09, 500), (0.1, 500)]) == ""
+    assert hangs_on_one([(0.09, 500), (0.24, 500)]) == "one row carries 24% of the weight of its arm"
+    # Of ten rows each has a tenth.
+    assert hangs_on_one([(0.3, 10)]) == ""

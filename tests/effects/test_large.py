@@ -13,8 +13,7 @@ import pytest
 from whyprompt import CausalGraph, estimate_effect
 from whyprompt.effects.assumptions import describe_assumptions
 from whyprompt.effects.large import learned, source, sweep
-from whyprompt.effects.methods import aipw
-from whyprompt.effects.methods.aipw import hashed_folds, hashed_sql
+from whyprompt.effects.methods.folds import hashed_folds, hashed_sql
 from whyprompt.effects.methods.matched import on_grid
 from whyprompt.effects.methods.nearest import match_nearest
 from whyprompt.errors import DataError, EstimationError, GraphError
@@ -380,8 +379,8 @@ def test_rows_are_dealt_alike_by_place_where_they_are_very_many(tables, monkeypa
     """Beyond so many rows folds follow from places, in memory and not; here from the first row on."""
     frame, path = tables["number"]
     drawn = estimate_effect(frame, **ALL, **TEXTBOOK).estimate
-    for module in (aipw, sys.modules["whyprompt.effects.large.dealt"]):
-        monkeypatch.setattr(module, "HASHED", 10)
+    for module in ("methods.folds", "large.dealt"):
+        monkeypatch.setattr(sys.modules[f"whyprompt.effects.{module}"], "HASHED", 10)
     assert same(frame, path, **ALL, **TEXTBOOK).estimate != drawn
     same(frame, path, cluster="site", **ALL, **TEXTBOOK)
     # What is larger is sorted in parts, by ranges of the first key.

@@ -448,7 +448,7 @@ def test_aipw_is_doubly_robust_and_takes_any_outcome_model():
 
 
 def test_clusters_are_not_split_between_folds():
-    from whyprompt.effects.methods.aipw import deal_folds
+    from whyprompt.effects.methods.folds import deal_folds
 
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 40, size=200)

@@ -39,6 +39,8 @@ _CURVED, _LOT = 1.0, 2.0
 # Of the standard error, that straight lines may lie away; and that half the rows to learn from may move the
 # estimate. What is left of an error that falls with the root of the rows is 2.4 times that.
 APART, _LEARNED = 2.0, 1.5
+# Of an arm's weight, that one row may carry before the estimate is that row's.
+_HEAVY = 0.1
 # Overlap weights leave out rows without a counterpart on purpose; what is left must still be a sample.
 FEW_ROWS = 30.0
 _STATED = "as the caller states,"
@@ -372,6 +374,17 @@ def judge_overlap(
         reach=reach,
         heavy=heavy,
     )
+
+
+def hangs_on_one(largest: Sequence[tuple[float, int]]) -> str:
+    """Say that one row carries much of the weight of an arm, "" where none does.
+
+    `largest` has of each arm the share of its weight that one row carries, and its number of rows.
+    """
+    for share, n in largest:
+        if share > max(_HEAVY, 4.0 / n):
+            return f"one row carries {share:.0%} of the weight of its arm"
+    return ""
 
 
 def overlap_of(

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._words import counted, format_number
-from whyprompt.effects.assumptions import APART, Left, describe_assumptions, judge_overlap
+from whyprompt.effects.assumptions import APART, Left, describe_assumptions, hangs_on_one, judge_overlap
 from whyprompt.effects.caused import moves_with_arm
 from whyprompt.effects.checks.balance import covariate_balance
-from whyprompt.effects.checks.curves import by_fewer, by_lines, left_of_covariates
+from whyprompt.effects.checks.curves import by_lines, left_of_covariates
 from whyprompt.effects.comparison import Adjusted
 from whyprompt.effects.logged import propensity_notes
 from whyprompt.effects.measures import is_binary, risk_measures
@@ -58,8 +58,6 @@ if TYPE_CHECKING:
     from whyprompt.tables import Table
 
 
-# Of an arm's weight, that one row may carry before the estimate is that row's.
-_HEAVY = 0.1
 # How a warning begins that says why the estimand is not the ATT.
 MOVED = "the effect on the treated rows"
 
@@ -222,7 +220,7 @@ def why_overlap(overlap: Assumption, heaviest: float, n_control: int, control: s
     """
     if overlap.status == "fails":
         because = f"cannot be had from this table ({overlap.detail})"
-    elif heaviest > max(_HEAVY, 4.0 / n_control):
+    elif hangs_on_one([(heaviest, n_control)]):
         # An interval that one row makes is of no use, though it covers.
         because = f"would hang on one {control!r} row, with {heaviest:.0%} of the weight of all"
     else:
@@ -230,16 +228,6 @@ def why_overlap(overlap: Assumption, heaviest: float, n_control: int, control: s
     return (
         f"{MOVED} {because}: the estimate is that on rows that could have had either"
         " arm, weighted by how far they could (ATO); estimand='att' asks for the other all the same"
-    )
-
-
-def hangs_on_one(weights: Floats, arm: NDArray[np.bool_]) -> str:
-    """Say that one row of a reweighted arm carries much of its weight, "" where none does."""
-    share = float(weights[arm].max() / weights[arm].sum())
-    return (
-        f"one row carries {share:.0%} of the weight of its arm"
-        if share > max(_HEAVY, 4.0 / arm.sum())
-        else ""
     )
 
 
@@ -383,9 +371,7 @@ def _overlap(problem: Problem, plan: Plan, fit: Fit, lost: tuple[int, int]) -> A
     arms = (problem.treated, ~problem.treated)
     ess = tuple(effective_sample_size(weights[arm]) for arm in arms)
     # What pairs carry is the matching's to say.
-    heavy = (
-        "" if fit.matched is not None else next(filter(None, (hangs_on_one(weights, a) for a in arms)), "")
-    )
+    largest = [(float(weights[arm].max() / weights[arm].sum()), int(arm.sum())) for arm in arms]
     return judge_overlap(
         fit.propensity,
         problem.treated,
@@ -395,7 +381,7 @@ def _overlap(problem: Problem, plan: Plan, fit: Fit, lost: tuple[int, int]) -> A
         ess=(ess[0], ess[1]),
         lost=lost,
         reach=_spread_left(problem, fit) / fit.std_error if fit.std_error else 0.0,
-        heavy=heavy,
+        heavy="" if fit.matched is not None else hangs_on_one(largest),
     )
 
 
@@ -422,7 +408,7 @@ def _left(problem: Problem, plan: Plan, fit: Fit) -> Left | None:
         estimate=fit.estimate,
         by_lines=lines,
         # Where lines have it all, no more is learned that could be learned badly.
-        by_fewer=by_fewer(problem, plan) if far else None,
+        by_fewer=fit.from_fewer() if far and fit.from_fewer is not None else None,
     )
 
 

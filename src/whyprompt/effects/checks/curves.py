@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from whyprompt.effects.methods.aipw import AIPW
 from whyprompt.effects.methods.covariates import Covariates
 from whyprompt.effects.methods.learners import LINEAR
 from whyprompt.stats.design import independent_columns, moments, weighted_gram
@@ -56,10 +55,12 @@ def _about(problem: Problem, plan: Plan, fit: Fit) -> Floats:
 def by_lines(problem: Problem, plan: Plan, fit: Fit) -> float | None:
     """Give the estimate that straight lines alone would have, by least squares in each arm.
 
-    None for a method that does not learn curves, and where a text column has more levels than get a column.
+    None for a method that does not learn curves, where a text column has more levels than get a column, and
+    where the chances of the arm are known: the estimate is then right whatever was learned.
     """
     method = plan.method
-    if not method.dealt or getattr(method, "outcome_model", None) == LINEAR:
+    linear = getattr(method, "outcome_model", None) == LINEAR
+    if not method.dealt or linear or problem.known_score is not None:
         return None
     covariates = Covariates.of(problem)
     if covariates.codes.shape[1] or not covariates.matrix.shape[1]:
@@ -76,8 +77,3 @@ def by_lines(problem: Problem, plan: Plan, fit: Fit) -> float | None:
         slope = np.linalg.pinv(weighted_gram(moved, share), hermitian=True) @ (moved.T @ (share * problem.y))
         means.append(level + float((wanted - centre) @ slope))
     return means[0] - means[1]
-
-
-def by_fewer(problem: Problem, plan: Plan) -> float | None:
-    """Give the estimate that half as many rows to learn from would teach; None where nothing is learned."""
-    return plan.method.from_fewer(problem, plan) if isinstance(plan.method, AIPW) else None

@@ -8,7 +8,7 @@ import numpy as np
 
 from whyprompt.effects.large.errors import check_clusters
 from whyprompt.effects.large.rows import literal
-from whyprompt.effects.methods.aipw import HASHED, check_folds, deal_units, hashed_sql
+from whyprompt.effects.methods.folds import HASHED, check_folds, deal_units, hashed_sql
 
 if TYPE_CHECKING:
     from whyprompt.effects.large.rows import Rows

@@ -145,7 +145,8 @@ def estimated(
     plain = means.means[0] - means.means[1]
     about: dict[str, Any] = {"estimand": plan.estimand, "std_error": error}
     lines = None
-    if plan.method.dealt and getattr(plan.method, "outcome_model", None) != LINEAR:
+    linear = getattr(plan.method, "outcome_model", None) == LINEAR
+    if plan.method.dealt and not linear and rows.known is None:
         lines = by_lines(rows, made, means, plan.estimand)
     assumptions = describe_assumptions(
         design=design,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from whyprompt.effects.assumptions import CHANCE, Left, overlap_of
+from whyprompt.effects.assumptions import CHANCE, Left, hangs_on_one, overlap_of
 from whyprompt.effects.checks.balance import balance_row
 from whyprompt.effects.large.rows import literal
 from whyprompt.effects.large.sums import by_arm
@@ -207,6 +207,9 @@ def overlap_by_sums(
         # Of the chances alone, where other weights were made of them.
         ess=(arms[0].worth_of_chances, arms[1].worth_of_chances),
         reach=left / std_error if std_error else 0.0,
+        heavy=""
+        if made.pairs
+        else hangs_on_one([(arm.chances[2] / arm.chances[0], arm.used) for arm in arms]),
     )
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from whyprompt.effects.large.rows import literal
-from whyprompt.effects.methods.aipw import hashed_sql
 from whyprompt.effects.methods.boosted import BOOSTED, LogitAndTrees, RidgeAndTrees
 from whyprompt.effects.methods.covariates import Covariates
+from whyprompt.effects.methods.folds import hashed_sql
 from whyprompt.effects.methods.learners import LINEAR, LOGIT, ROWS, fit_outcome, fit_score
 from whyprompt.stats.threads import one_blas_thread, one_openmp_thread
 

@@ -13,6 +13,7 @@ from whyprompt._words import counted
 from whyprompt.effects.methods.boosted import BOOSTED, LogitAndTrees, RidgeAndTrees
 from whyprompt.effects.methods.calibrated import calibrated
 from whyprompt.effects.methods.covariates import Covariates
+from whyprompt.effects.methods.folds import deal_folds, learned_from
 from whyprompt.effects.methods.learners import (
     LINEAR,
     LOGIT,
@@ -26,7 +27,6 @@ from whyprompt.effects.methods.method import told
 from whyprompt.effects.methods.weights import Weighting, raw_weights, weighed
 from whyprompt.errors import EstimationError
 from whyprompt.stats.influence import cluster_codes
-from whyprompt.stats.order import cluster_places
 from whyprompt.stats.propensity import SeparatedError
 from whyprompt.stats.rules import few_clusters
 from whyprompt.stats.threads import one_blas_thread, one_openmp_thread
@@ -53,9 +53,6 @@ _LEARNED_SPLITS, _LEARNED_ROWS = 3, 9_000
 _FOLDS, _FEWER_FOLDS, _FEWER_FROM = 5, 3, 100_000
 # Fewer folds leave no half of the others.
 _HALVED = 3
-# Rows beyond which units are dealt to folds one by one.
-HASHED = 1_000_000
-_WORD = np.uint64(0xFFFFFFFF)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,26 +144,14 @@ class AIPW(Weighting):
         with one_blas_thread(len(problem.y)), one_openmp_thread():
             return self._weigh(problem, plan)
 
-    def from_fewer(self, problem: Problem, plan: Plan) -> float | None:
-        """Estimate by what half as many rows teach, or somewhat fewer; None where there are two folds or one.
-
-        An error of what is learned falls with the rows that it is learned from, and the estimate moves.
-        """
-        folds, _ = self._folded(problem)
-        if folds < _HALVED:
-            return None
-        with one_blas_thread(len(problem.y)), one_openmp_thread():
-            return self._weigh(problem, plan, fewer=True).estimate
-
-    def _folded(self, problem: Problem) -> tuple[int, NDArray[np.intp] | None]:
-        codes = cluster_codes(problem.cluster, len(problem.y))
-        arms = [int(problem.treated.sum()), int((~problem.treated).sum())]
-        return self.settled_folds(arms, None if codes is None else int(codes.max()) + 1), codes
-
     def _weigh(self, problem: Problem, plan: Plan, *, fewer: bool = False) -> Fit:
         order = np.argsort(problem.places, kind="stable")
         ordered = problem.take(order)
-        folds, codes = self._folded(ordered)
+        codes = cluster_codes(ordered.cluster, len(order))
+        folds = self.settled_folds(
+            [int(ordered.treated.sum()), int((~ordered.treated).sum())],
+            None if codes is None else int(codes.max()) + 1,
+        )
         seeds = [plan.random_state]
         splits = self._deals(len(order), plan, known=problem.known_score is not None)
         if folds > 1 and splits > 1:
@@ -179,7 +164,7 @@ class AIPW(Weighting):
         for one in seeds:
             try:
                 tests = deal_folds(ordered.treated, codes, folds, one, ordered.places)
-                deals.append(self._score(ordered, plan, tests, _trains(tests, fewer=fewer)))
+                deals.append(self._score(ordered, plan, tests, learned_from(tests, fewer=fewer)))
             except SeparatedError as error:
                 refused.append(error)
             # Where most deals separate the arms, the others are lucky ones.
@@ -196,6 +181,14 @@ class AIPW(Weighting):
         )
         back = np.argsort(order)
 
+        def from_fewer(y: Floats) -> float | None:
+            try:
+                with one_blas_thread(len(y)), one_openmp_thread():
+                    return self._weigh(replace(problem, y=y), plan, fewer=True).estimate
+            except EstimationError:
+                # Half of the rows may tell the arms apart: that is no fault of all of them.
+                return None
+
         def of(y: Floats) -> Fit:
             made = [self._estimate(replace(ordered, y=y[order]), plan.estimand, deal) for deal in deals]
             score, means = problem.known_score, np.array([fit.means for fit in made])
@@ -208,7 +201,8 @@ class AIPW(Weighting):
             )
             left = np.mean([fit.residual for fit in made if fit.residual is not None], axis=0)[back]
             between = (means - means.mean(axis=0)) / np.sqrt(len(means))
-            return replace(fit, residual=left, between=between, settings=settings)
+            checked = (lambda: from_fewer(y)) if folds >= _HALVED and not fewer else None
+            return replace(fit, residual=left, between=between, settings=settings, from_fewer=checked)
 
         return replace(of(problem.y), again=of)
 
@@ -347,41 +341,6 @@ def separated_without_a_fold(error: SeparatedError) -> SeparatedError:
     )
 
 
-def check_folds(folds: int, smallest: int, n_units: int) -> None:
-    """Refuse a number of folds that so many rows of the smaller arm, or units, do not allow."""
-    most = min(n_units, smallest)
-    if not 2 <= folds <= most:
-        what = f"{smallest} rows in an arm" if most == smallest else f"{n_units} clusters"
-        raise EstimationError(
-            f"folds={folds}: with {what}, choose 1 to {most}",
-            hint="cross-fitting needs units to fit on and units to predict; ipw and overlap do not",
-        )
-
-
-def hashed_folds(first: int, count: int, folds: int, random_state: int) -> NDArray[np.int64]:
-    """Give the folds of `count` units from the place `first` on, by the seed and by each one's place alone.
-
-    Units are so many that folds of equal size need not be enforced, and that no deal of all of them at once
-    is to be held in memory. The finaliser of MurmurHash3 (Appleby 2011, public domain), of 32 bits.
-    """
-    z = (np.arange(first, first + count, dtype=np.uint64) + _word(random_state)) & _WORD
-    z = ((z ^ (z >> np.uint64(16))) * np.uint64(0x85EBCA6B)) & _WORD
-    z = ((z ^ (z >> np.uint64(13))) * np.uint64(0xC2B2AE35)) & _WORD
-    return np.asarray((z ^ (z >> np.uint64(16))) % np.uint64(folds), dtype=np.int64)
-
-
-def hashed_sql(place: str, folds: int, random_state: int) -> str:
-    """Write `hashed_folds` of the whole number `place`."""
-    z = f"(({place} + {int(_word(random_state))})::ubigint & {_WORD}::ubigint)"
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-        z = f"((xor({z}, {z} >> {shift}) * {factor}::ubigint) & {_WORD}::ubigint)"
-    return f"(xor({z}, {z} >> 16) % {folds})"
-
-
-def _word(random_state: int) -> np.uint64:
-    return np.uint64(np.random.SeedSequence(random_state).generate_state(1)[0])
-
-
 class _Deal(NamedTuple):
     """The rows of each fold, those it learns from, the score learned, its weights, how many were clipped."""
 
@@ -390,22 +349,6 @@ class _Deal(NamedTuple):
     score: Floats
     weights: Floats
     clipped: int
-
-
-def _trains(tests: Sequence[Bools], *, fewer: bool) -> list[Bools]:
-    """Give the rows that each fold learns from: those of the others, or half of what a model has of them."""
-    n = len(tests)
-    if n == 1:
-        return list(tests)
-    if not fewer:
-        return [~test for test in tests]
-    halves = [np.any([tests[(k + j) % n] for j in range(1, (n + 1) // 2)], axis=0) for k in range(n)]
-    for half in halves:
-        # A model has no more than so many rows of very many.
-        if 2 * half.sum() > ROWS:
-            rows = np.flatnonzero(half)
-            half[rows] = np.arange(len(rows)) % -(-2 * len(rows) // ROWS) == 0
-    return halves
 
 
 def _parts(y: Floats, t: Floats, e: Floats, predicted: Floats, estimand: str) -> tuple[Floats, Floats]:
@@ -441,50 +384,3 @@ def _by_calibrated(
 
 def _about(treated: Bools, estimand: str) -> Bools:
     return {"att": treated, "atc": ~treated}.get(estimand, np.ones(len(treated), dtype=bool))
-
-
-def deal_folds(
-    treated: Bools,
-    codes: NDArray[np.intp] | None,
-    folds: int,
-    random_state: int,
-    rank: NDArray[np.int64],
-) -> list[Bools]:
-    """Deal units (rows, or whole clusters) to folds, each arm separately so that shares agree.
-
-    The deal depends on what units hold and on the seed: not on their order, on the names of clusters, or on
-    which arm is called treated.
-    """
-    n = len(treated)
-    if folds == 1:
-        return [np.ones(n, dtype=bool)]
-    units = np.arange(n) if codes is None else codes
-    n_units = int(units.max()) + 1
-    smallest = int(min(treated.sum(), n - treated.sum()))
-    check_folds(folds, smallest, n_units)
-    # A cluster goes by the arm of most of its rows; those with as many of each are dealt by themselves.
-    lean = np.sign(np.bincount(units, weights=treated - 0.5))
-    place = rank if codes is None else cluster_places(2 * rank + treated, codes)
-    fold_of = deal_units(lean, place, folds, random_state, hashed=n > HASHED)
-    return [fold_of[units] == k for k in range(folds)]
-
-
-def deal_units(
-    lean: Floats, place: NDArray[np.int64], folds: int, random_state: int, *, hashed: bool
-) -> NDArray[np.int64]:
-    """Deal units to folds in the order of their places, those of each arm (`lean` 1, -1, 0) by themselves."""
-    groups = [np.flatnonzero(lean == side) for side in (1.0, -1.0, 0.0)]
-    groups = [members[np.argsort(place[members], kind="stable")] for members in groups]
-    # The larger group is dealt first; of two equal ones, that whose units come first.
-    groups.sort(key=lambda members: (-len(members), place[members].tolist()))
-    rng = np.random.default_rng(random_state)
-    fold_of = np.empty(len(lean), dtype=np.int64)
-    offset = 0
-    for ordered in groups:
-        if hashed:
-            fold_of[ordered] = hashed_folds(offset, len(ordered), folds, random_state)
-        else:
-            members = rng.permutation(ordered)
-            fold_of[members] = (np.arange(len(members)) + offset) % folds
-        offset += len(ordered)
-    return fold_of

@@ -7,8 +7,8 @@ levels with few rows each, the line has it; what is no line the trees find as fa
 are penalised, so that there may be more columns than rows, and no level of one arm alone drives a score to 0
 or 1. Few rows show no trees.
 
-Numbers of trees were settled on simulated outcomes, those of the ACIC 2016 challenge and of
-`benchmarks/coverage_default.py`, and are the same for every table.
+Numbers of trees were settled on simulated outcomes, those of the ACIC 2016 challenge, of
+`benchmarks/coverage_default.py` and of `benchmarks/default.py`, and go by the number of rows alone.
 """
 
 from __future__ import annotations

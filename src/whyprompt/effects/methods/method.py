@@ -86,6 +86,9 @@ class Fit:
     mean_draws: Floats | None = None
     # Estimates for another outcome of the same rows; what does not depend on the outcome is kept.
     again: Callable[[Floats], Fit] | None = None
+    # The estimate by what half as many rows to learn from, or somewhat fewer, teach; None where they teach
+    # nothing. Its error is larger, and shows in how far it lies from this one. Cross-fitting has it.
+    from_fewer: Callable[[], float | None] | None = None
     # What options were settled at.
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects.methods.aipw import deal_folds
 from whyprompt.effects.methods.boosted import BOOSTED, LogitAndTrees, RidgeAndTrees
 from whyprompt.effects.methods.covariates import Covariates
+from whyprompt.effects.methods.folds import deal_folds
 from whyprompt.effects.methods.learners import LINEAR, LOGIT, learn_outcome, learn_score
 from whyprompt.effects.whom.evidence import Evidence, in_sequence
 from whyprompt.effects.whom.models import fit_effect, predict_effect, unshrunk
