@@ -89,6 +89,14 @@ def test_what_was_learned_well_does_not_move():
     assert "doubtful" in statuses_of
 
 
+def test_rows_whose_half_has_lines_alone_are_not_held_to_them():
+    """Of 900 rows an arm's half is below those that curves are learned from: a difference of learners."""
+    result = found(world(900), estimand="ate")
+    assert abs(result.estimate - 1) < 2 * result.std_error
+    (form,) = (a for a in result.assumptions if a.name == "functional form")
+    assert (form.status, "half as many" in form.detail) == ("doubtful", False)
+
+
 def test_half_as_many_rows_are_those_of_two_folds_of_the_four_others():
     from whyprompt.effects.estimate import estimated
     from whyprompt.effects.methods.aipw import AIPW

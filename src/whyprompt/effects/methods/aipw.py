@@ -13,6 +13,7 @@ from whyprompt._words import counted
 from whyprompt.effects.methods.boosted import BOOSTED, LogitAndTrees, RidgeAndTrees
 from whyprompt.effects.methods.calibrated import calibrated
 from whyprompt.effects.methods.covariates import Covariates
+from whyprompt.effects.methods.curved import FEW
 from whyprompt.effects.methods.folds import deal_folds, learned_from
 from whyprompt.effects.methods.learners import (
     LINEAR,
@@ -182,6 +183,8 @@ class AIPW(Weighting):
         back = np.argsort(order)
 
         def from_fewer(y: Floats) -> float | None:
+            if self._others_of_fewer(ordered, plan.estimand, deals[0]):
+                return None
             try:
                 with one_blas_thread(len(y)), one_openmp_thread():
                     return self._weigh(replace(problem, y=y), plan, fewer=True).estimate
@@ -246,6 +249,18 @@ class AIPW(Weighting):
         of_score = problem.known_score is None and plan.score_model != LOGIT and sum(arms) > ROWS
         return of_score or (self.outcome_model != LINEAR and max(arms) > ROWS)
 
+    def _others_of_fewer(self, problem: Problem, estimand: str, deal: _Deal) -> bool:
+        """Say whether half of an arm's rows have lines where all have curves: that says nothing of rows."""
+        if self.outcome_model not in (None, BOOSTED):
+            return False
+        halves = learned_from(deal.tests, fewer=True)
+        arms = (problem.treated, ~problem.treated)
+        return any(
+            (half & arms[column]).sum() < FEW <= (train & arms[column]).sum()
+            for half, train in zip(halves, deal.trains, strict=True)
+            for column in _modelled(estimand)
+        )
+
     def error(self, problem: Problem, made: Fit) -> tuple[Floats, float | None, tuple[str, ...]]:
         """Return the influence values, summed within clusters, and what one deal of the folds adds."""
         assert made.influence is not None
@@ -303,8 +318,7 @@ class AIPW(Weighting):
         """Learn the outcome of each fold from the others, and put it beside the score."""
         y, treated, score = problem.y, problem.treated, deal.score
         covariates = Covariates.of(problem)
-        # An arm whose outcomes the estimand takes as they are needs no model.
-        wanted = {"att": (1,), "atc": (0,)}.get(estimand, (0, 1))
+        wanted = _modelled(estimand)
         arms = (treated, ~treated)
         models = [self.outcome_model, self.outcome_model]
         if self.outcome_model in (None, BOOSTED):
@@ -349,6 +363,11 @@ class _Deal(NamedTuple):
     score: Floats
     weights: Floats
     clipped: int
+
+
+def _modelled(estimand: str) -> tuple[int, ...]:
+    """Give the arms, 0 the treated, that need a model: not one whose outcomes are taken as they are."""
+    return {"att": (1,), "atc": (0,)}.get(estimand, (0, 1))
 
 
 def _parts(y: Floats, t: Floats, e: Floats, predicted: Floats, estimand: str) -> tuple[Floats, Floats]:

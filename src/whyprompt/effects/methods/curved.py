@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
 
 # Fewer rows are told a line alone.
-_FEW = 200
+FEW = 200
 # Columns whose products are taken: those that tell most of what is learned; and of all other products no more
 # than so many, each of which stands this far, in standard errors, above the largest that noise would show.
 # What goes by a product alone tells nothing column by column.
@@ -48,7 +48,7 @@ class Curved:
         spread = X.std(axis=0)
         self.centre = X.mean(axis=0)
         self.spread = np.where(spread > 1e-12 * np.abs(self.centre), spread, np.inf)
-        self.with_curves = len(X) >= _FEW
+        self.with_curves = len(X) >= FEW
         if not self.with_curves:
             return
         scaled, left = (X - self.centre) / self.spread, y - y.mean()
