@@ -7,6 +7,7 @@ import pytest
 from whyprompt import CausalGraph, compare_arms, dose_response, estimate_effect, heterogeneous_effects
 from whyprompt.effects.caused import caused_by_arm, doubt_of, moved_within_items, moves_with_arm
 from whyprompt.errors import EstimationError
+from whyprompt.trials.readers.plain_names import NAMES
 
 
 def names(text):
@@ -22,7 +23,7 @@ CAUSED = names(
     response_time time_ms generationTime cost_usd total_cost price finish_reason cached answer prediction
     judge_score reasoning_tokens is_correct exact_match predicted_label
     tokens_out out_tokens tokensOut n_tokens_out out_len chars_out gen_len gen_tokens resp_tokens n_toks
-    tok_out tokens_in in_tokens n_in_tokens tokens_used total_ms ms
+    tok_out tokens_in in_tokens n_in_tokens tokens_used total_ms ms error exception full_prompt
     """
 )
 SETTINGS = ["n_shots", "num_fewshot", "temperature", "max_tokens", "top_p", "system_prompt"]
@@ -56,6 +57,15 @@ def test_the_names_that_the_field_gives_to_what_an_arm_causes_are_refused(drawn,
         estimate_effect(frame, **ARM, confounders=["hard", name])
     assert repr(name) in error.value.message
     assert "say so with a graph" in error.value.hint
+
+
+def test_what_a_reader_takes_for_the_answer_or_its_price_no_estimate_adjusts_for():
+    """The names of columns in plain logs, and the words that a table's confounders are judged by, agree."""
+    came_after = ("prompt", "completion", "error", "cost", "latency_s", "latency_ms")
+    every = [n for key in (*came_after, "prompt_tokens", "completion_tokens") for r in NAMES[key] for n in r]
+    assert [n for n in every if caused_by_arm(n) is None] == []
+    before = [n for key in ("item", "question", "target", "propensity") for r in NAMES[key] for n in r]
+    assert [n for n in before if caused_by_arm(n) is not None] == []
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     Changed = Mapping[str, Sequence[Mapping[str, Any]]]
 
+# Of a kind, on a screen.
+_ON_SCREEN = 20
+
 
 def changed_items(
     found: ReadTrials, items: PairedItems, *, treated: str, control: str, texts: bool = True
@@ -56,7 +59,7 @@ def changed_items(
     return out
 
 
-def changed_trials(frame: pd.DataFrame, effect: EffectResult, *, most: int | None = None) -> Changed:
+def changed_trials(frame: pd.DataFrame, effect: EffectResult, *, most: int) -> Changed:
     """List ``gains`` and ``regressions`` of a trial table as `changed_items` does, `most` of each.
 
     A text is None where the table has no column of it (``question``, ``target``, ``prompt``, ``completion``).
@@ -132,12 +135,12 @@ def _asked(trial: LoggedTrial) -> str | None:
     return trial.question or trial.prompt or None
 
 
-def changed_text(changed: Changed, *, width: int = 100, most: int = 20) -> str:
-    """Write changed items for a screen, texts cut to its width; after `most` of a kind their number."""
+def changed_text(changed: Changed, *, width: int) -> str:
+    """Write changed items for a screen, texts cut to its width; after twenty of a kind their number."""
     blocks = []
     for name, rows in changed.items():
         lines = [f"{name.capitalize()} in these trials ({len(rows)}):"]
-        for row in rows[:most]:
+        for row in rows[:_ON_SCREEN]:
             lines.append(
                 f"  {row['item_id']}: {format_number(row['control'])} -> {format_number(row['treated'])}"
             )
@@ -148,8 +151,8 @@ def changed_text(changed: Changed, *, width: int = 100, most: int = 20) -> str:
                 "after": row.get("completion_treated"),
             }
             lines += [f"    {what}: {_cut(text, width)}" for what, text in texts.items() if text is not None]
-        if len(rows) > most:
-            lines.append(f"  and {len(rows) - most} more, in --json")
+        if len(rows) > _ON_SCREEN:
+            lines.append(f"  and {len(rows) - _ON_SCREEN} more, in --json")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 

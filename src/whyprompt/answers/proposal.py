@@ -7,7 +7,7 @@ asks, so that a proposal is shown and no number is.
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from whyprompt.effects.units import Unit
     from whyprompt.tables import Column, Table
 
-Role = Literal["treatment", "outcome", "confounder", "item", "cluster", "propensity", "left out"]
+Role = Literal["treatment", "outcome", "item", "cluster", "propensity", "confounder", "left out"]
+"""What a column is taken for, in the order in which it is told."""
 
 # Arms of an experiment are few; more levels are items, or a dose.
 _MOST_ARMS = 12
@@ -234,12 +235,7 @@ def _read(table: Table) -> tuple[dict[str, Column], dict[str, str]]:
     return read, left
 
 
-_ORDER: dict[str, int] = {
-    role: n
-    for n, role in enumerate(
-        ("treatment", "outcome", "item", "cluster", "propensity", "confounder", "left out")
-    )
-}
+_ORDER: dict[str, int] = {role: n for n, role in enumerate(get_args(Role))}
 
 
 def _doubts(arms: Sequence[str], outcomes: Sequence[str]) -> list[str]:

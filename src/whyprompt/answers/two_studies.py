@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from whyprompt._words import counted, format_number, p_words, percent
+from whyprompt.effects.checks.rerun import of_effect
 from whyprompt.effects.effect import estimate_effect
-from whyprompt.results import Estimate, Result
-from whyprompt.stats.errors import interval
-from whyprompt.stats.several import two_sided_p
+from whyprompt.effects.measures import stated
+from whyprompt.results import Result
 
 if TYPE_CHECKING:
     from whyprompt.answers.external import StudyEffect
+    from whyprompt.results import Estimate
     from whyprompt.study import Study
 
 # What two studies share or not without that their effects must differ.
@@ -44,17 +44,7 @@ def compare_effects(
         the two are taken as independent. Without an overall estimate where the outcomes are not the same,
         or an effect has no error.
     """
-    parts = tuple(
-        Estimate(
-            label=name,
-            estimate=e.main.estimate,
-            std_error=e.main.std_error,
-            ci_low=e.main.ci_low,
-            ci_high=e.main.ci_high,
-            p_value=e.main.p_value,
-        )
-        for name, e in zip(names, (one, other), strict=True)
-    )
+    parts = tuple(of_effect(e.main, name) for name, e in zip(names, (one, other), strict=True))
     level = one.main.level
     if one.outcome != other.outcome:
         said = (
@@ -86,15 +76,7 @@ def _difference(
         return None, ""
     error = math.hypot(errors[0], errors[1])
     value = other.main.estimate - one.main.estimate
-    low, high = interval(value, error, level=level)
-    made = Estimate(
-        label="difference",
-        estimate=value,
-        std_error=error,
-        ci_low=low,
-        ci_high=high,
-        p_value=two_sided_p(value, error, None),
-    )
+    made = stated("difference", value, error, level=level)
     return made, "They are taken as independent: their items are not the same, or not run under both arms."
 
 
@@ -130,7 +112,7 @@ def _within_items(
     if made.ci_low is None:
         return None, ""
     how = f"Each of {counted(len(shared), 'item')} that both ran is compared with itself."
-    return replace(made.overall, label="difference"), how
+    return of_effect(made, "difference"), how
 
 
 def study_differences(one: Study, other: Study) -> list[tuple[str, str, str]]:

@@ -47,6 +47,8 @@ _CLOCK = _words(
 )
 _COSTS = _words("cost costs dollars price spend spent usd")
 _ENDS = _words("cached finish truncated usage")
+# Whole names of the same.
+_ENDED = {("stop", "reason"), ("cache", "hit"), ("error",), ("error", "message"), ("exception",)}
 _PREDICTED = _words("pred predicted prediction predictions preds")
 _WRITTEN = _words(
     "answer answers completion completions generated generation generations output outputs reply response"
@@ -64,6 +66,7 @@ _BACK = _words("compl gen out resp")
 _UNITS = _words("ms s sec seconds secs")
 _SENT = _words("input message messages prompts rendered total")
 _ANSWERS = _words("answer answers")
+_SENT_WHOLE = {("prompt", "text"), ("full", "prompt"), ("rendered", "prompt"), ("messages",)}
 # What an output is meant to be is known before the arm.
 _KINDS = _words("category choices format id kind schema type")
 _SETTINGS = _words(
@@ -128,8 +131,8 @@ def caused_by_arm(name: str, values: NDArray[Any] | None = None) -> str | None:
         return "it is a time, caused by what the arm makes the model read and write"
     if words & _COSTS and not of_item:
         return "it is a cost, caused by what the arm makes the model read and write"
-    if (words & _ENDS or listed in {("stop", "reason"), ("cache", "hit")}) and not of_item:
-        return "it is recorded when the model has answered, and the arm causes the answer"
+    if (words & _ENDS or listed in _ENDED) and not of_item:
+        return "it is recorded when the model has answered or failed, and the arm causes that"
     if words & _PREDICTED:
         return "it is what the model answered, which the arm causes"
     if words & ITEM_WORDS or words & _KINDS or (words & _ANSWERS and words & {"correct", "true"}):
@@ -155,7 +158,7 @@ def _by_content(words: frozenset[str], listed: tuple[str, ...], values: NDArray[
     if words & _JUDGED or listed in {("exact", "match"), ("log", "prob")}:
         return "it is a judgement of what the model wrote, which the arm causes"
     alone = len(listed) == 1 and listed[0] in _THOUGHT
-    sent = alone or listed in {("prompt", "text"), ("rendered", "prompt"), ("messages",)}
+    sent = alone or listed in _SENT_WHOLE
     if sent and (values is None or not _few_wordings(values)):
         model = "it is what the model wrote, which the arm causes"
         return "the prompt is written by the arm" if words & {"prompt", "messages"} else model

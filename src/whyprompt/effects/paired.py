@@ -194,7 +194,7 @@ def _assumptions(pairs: PairedItems, *, clustered: bool) -> tuple[Assumption, ..
         ),
         Assumption(
             name="complete pairs",
-            status="holds" if n_incomplete == 0 else "doubtful" if n_incomplete > 0.05 * total else "holds",
+            status="doubtful" if n_incomplete > 0.05 * total else "holds",
             check="items with an outcome under both arms were counted",
             detail=f"{n_incomplete} of {total} items are incomplete"
             + (f": {', '.join(f'{v} {k}' for k, v in pairs.incomplete.items())}" if n_incomplete else ""),
