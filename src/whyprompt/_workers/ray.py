@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 _REACHED_S = 5.0
+# Ray's server of clients forks a process for each driver while its own threads are in gRPC, and of those
+# some die at birth (github.com/ray-project/ray/issues/63202). The next one mostly lives.
+_KNOCKS = 5
 _MISSING = 'pip install "whyprompt[scale]"'
 
 
@@ -157,13 +160,20 @@ def _connected(ray: Any, address: str | None) -> bool:  # noqa: ANN401 - a modul
     main = threading.current_thread() is threading.main_thread()
     ours = signal.getsignal(signal.SIGTERM) if main else None
     try:
-        ray.init(address=address, **quiet)
+        for left in reversed(range(_KNOCKS)):
+            try:
+                ray.init(address=address, **quiet)
+                break
+            except ConnectionAbortedError:
+                ray.shutdown()
+                if not left:
+                    raise
     except ImportError as error:
         raise InputError(f"Ray cannot join {address}: {first_line(error)}", hint=_MISSING) from None
     except Exception as error:  # noqa: BLE001 - a bare one where its start takes too long on a busy machine
         ray.shutdown()
         raise WhypromptError(
-            f"Ray could not {f'join {named}' if named else 'start here'}: {first_line(error)}",
+            f"Ray could not {f'join {named}' if named else 'start here'}: {_said(error)}",
             hint="is it running (ray status), of the same version of Ray and Python, does it let you in"
             " (RAY_AUTH_MODE=token here too, where it asks for a token), and has the machine time for it?",
         ) from None
@@ -172,6 +182,12 @@ def _connected(ray: Any, address: str | None) -> bool:  # noqa: ANN401 - a modul
         if ours is not None:
             signal.signal(signal.SIGTERM, ours)
     return True
+
+
+def _said(error: Exception) -> str:
+    """Give what an error says; of a traceback that Ray's server sent, its last line too, which says why."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return " ".join([lines[0], lines[-1]]) if lines[1:] and lines[0].endswith(":") else first_line(error)
 
 
 def _check_reached(address: str) -> None:
