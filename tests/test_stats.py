@@ -4,12 +4,14 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import statsmodels.api as sm
 from scipy import optimize, stats
 
 from whyprompt.errors import DataError
 from whyprompt.stats.clusters import cluster_sums, clustered_means, mean_df, mean_of_clusters
 from whyprompt.stats.design import independent_columns, moments, standardised
 from whyprompt.stats.errors import quantile
+from whyprompt.stats.moved import moved_by
 from whyprompt.stats.newton import maximise
 from whyprompt.stats.regression import fit_multinomial, row_terms, softmax, solve_binary
 from whyprompt.stats.several import sign_flips, step_down
@@ -175,3 +177,34 @@ def test_numbers_among_objects_are_numbers_and_an_index_that_repeats_is_no_matte
     made = read.written({"x": np.array([3.0, 2.0, 1.0])}, keep_types=False)
     assert made["x"].tolist() == [3.0, 2.0, 1.0]
     assert made.index.tolist() == [5, 5, 0]
+
+
+def test_what_columns_that_say_nothing_move_has_the_error_that_is_given():
+    rng = np.random.default_rng(4)
+    shares = []
+    for _ in range(300):
+        x, z = rng.normal(size=(150, 1)), rng.integers(0, 20, 150)
+        # Some of the arm hangs on them, and nothing of the outcome.
+        treated = rng.random(150) < 1 / (1 + np.exp(-x[:, 0] - (z % 2)))
+        y = (rng.random(150) < 1 / (1 + np.exp(-x[:, 0] - treated))).astype(float)
+        made = moved_by(y, treated, x, (z[:, None] == np.arange(1, 20)).astype(float))
+        assert not made.tells
+        shares.append(made.move / made.error)
+    assert np.mean(np.square(shares)) == pytest.approx(1, abs=0.2)
+    assert np.mean(np.abs(shares) > 1.96) == pytest.approx(0.05, abs=0.03)
+
+
+def test_what_is_moved_is_the_difference_of_two_regressions():
+    rng = np.random.default_rng(1)
+    x, z = rng.normal(size=(80, 2)), rng.normal(size=(80, 2))
+    treated = x[:, 0] + z[:, 0] + rng.normal(size=80) > 0
+    y = treated + x[:, 1] + z[:, 0] + rng.normal(size=80)
+    made = moved_by(y, treated, x, z)
+    fits = [sm.OLS(y, np.column_stack([treated, np.ones(80), x, *more])).fit() for more in ((), (z,))]
+    assert made.move == pytest.approx(fits[1].params[0] - fits[0].params[0])
+    # Of both the error is that of the larger regression.
+    spread = [fit.bse[0] ** 2 / fit.scale * fits[1].scale for fit in fits]
+    assert made.error == pytest.approx(np.sqrt(spread[1] - spread[0]))
+    # What tells the arm, or is as many columns as rows, leaves nothing to compare.
+    assert moved_by(y, treated, x, treated[:, None] + 0.01 * z[:, :1]).tells
+    assert moved_by(y, treated, x, rng.normal(size=(80, 78))).tells

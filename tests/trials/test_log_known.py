@@ -86,6 +86,49 @@ def test_a_column_that_moves_nothing_leaves_the_verdict(drawn, tmp_path):
     assert any("not adjusted for" in text and "'shade'" in text for text in made.warnings)
 
 
+def test_what_many_levels_of_nothing_move_by_chance_leaves_the_verdict(drawn, tmp_path):
+    """Of 25 levels that were drawn by lot some go with the arm, and move it by half a standard error."""
+    desk = np.char.add("desk ", np.random.default_rng(34).integers(0, 25, len(drawn)).astype(str))
+    path = write(drawn.drop(columns="difficulty").assign(desk=desk), tmp_path / "log.csv")
+    made = wp.log_effect(wp.read_trials(path))
+    told = next(text for text in made.warnings if "'desk'" in text and "in a regression" in text)
+    assert abs(float(told.rpartition(" ")[2])) > made.std_error / 2
+    assert verdict(made) == "worse"
+
+
+def test_of_several_columns_those_that_move_it_are_named(drawn, tmp_path):
+    shade = np.random.default_rng(3).normal(size=len(drawn)).round(3)
+    other = drawn.rename(columns={"difficulty": "hardness"}).assign(
+        shade=shade, weight=drawn["difficulty"] ** 2
+    )
+    made = wp.log_effect(wp.read_trials(write(other, tmp_path / "log.csv")))
+    assert headline(made).endswith(
+        "until it is said whether 'hardness' and 'weight' were known before the arm."
+    )
+    told = next(text for text in made.warnings if "nobody has said" in text)
+    assert "confounders=['question_chars', 'hardness', 'weight'] adjusts for them" in told
+
+
+def test_a_column_that_tells_the_arm_is_no_verdict(drawn, tmp_path):
+    """Where it was known beforehand it may be all of the difference, whatever a regression says."""
+    desk = np.where(drawn["prompt_version"] == "v2", "north", "south")
+    desk[::40] = "north"
+    other = drawn.drop(columns="difficulty").assign(desk=desk)
+    made = wp.log_effect(wp.read_trials(write(other, tmp_path / "log.csv")))
+    assert verdict(made) == "no effect"
+    assert made.figures["unclear"] == ("desk",)
+
+
+def test_repeats_are_no_further_items_that_a_column_moves(drawn, tmp_path):
+    desk = np.char.add("desk ", np.random.default_rng(5).integers(0, 8, len(drawn)).astype(str))
+    one = drawn.drop(columns="difficulty").assign(desk=desk)
+    made = [
+        wp.log_effect(wp.read_trials(write(frame, tmp_path / "log.csv")))
+        for frame in (one, pd.concat([one] * 4))
+    ]
+    assert [verdict(m) for m in made] == ["worse", "worse"]
+
+
 def test_what_is_known_of_a_question_by_its_name_is_adjusted_for(drawn, tmp_path):
     topic = np.where(drawn["difficulty"] > 3, "late", "order")
     path = write(drawn.drop(columns="difficulty").assign(topic=topic), tmp_path / "log.csv")

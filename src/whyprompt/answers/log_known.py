@@ -19,6 +19,8 @@ from whyprompt.effects.caused import name_words
 from whyprompt.effects.effect import estimate_effect
 from whyprompt.effects.result import effect_sentence
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.stats.design import design_matrix
+from whyprompt.stats.moved import moved_by
 from whyprompt.tables import open_table
 from whyprompt.trials.logs.table import TAKEN, own_name
 from whyprompt.trials.reading.questions import KNOWN
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import pandas as pd
+    from numpy.typing import NDArray
 
     from whyprompt.effects.result import EffectResult
+    from whyprompt.stats.moved import Moved
     from whyprompt.trials.logs.result import ReadTrials
 
 _COUNTED = ("question_chars", "question_words", "numbers")
@@ -40,8 +44,9 @@ _ONLY = (
     "no item was run under both arms: rows are adjusted for what was measured of the question afterwards"
     " ({}), and nothing says that this is all that decided the arm"
 )
-# Of the standard error, that a column which nobody spoke of may move the estimate by.
-_MOVED = 0.5
+# Of the standard error, that a column which nobody spoke of may move the estimate by; and how sure it is that
+# more than chance moved it, all such columns together.
+_MOVED, _SURE = 0.5, 0.95
 
 
 def unclear_columns(found: ReadTrials) -> tuple[str, ...]:
@@ -151,49 +156,66 @@ def _beside(
     made: EffectResult, rows: pd.DataFrame, asked: Mapping[str, Any], known: list[str], unclear: list[str]
 ) -> tuple[EffectResult, str]:
     """Adjust for unclear columns as well, and claim nothing where that moves the estimate."""
+    from scipy import stats
 
-    def beside(names: Sequence[str]) -> EffectResult | None:
-        filled, added = _filled(rows, names)
-        try:
-            other: EffectResult = estimate_effect(filled, **asked, confounders=[*known, *added])
-        except EstimationError:
-            return None
-        return other
+    together = tuple(unclear)
+    moved = {names: _moved(made, rows, known, names) for names in (*((n,) for n in unclear), together)}
+    limit = float(stats.norm.isf((1.0 - _SURE) / 2 / len(moved)))
 
-    def moves(other: EffectResult | None) -> bool:
-        return other is None or abs(other.estimate - made.estimate) > _MOVED * (made.std_error or 0.0)
+    def moves(names: tuple[str, ...]) -> bool:
+        one = moved[names]
+        return one.tells or abs(one.move) > max(_MOVED * (made.std_error or 0.0), limit * one.error)
 
-    together = beside(unclear)
-    blamed = [name for name in unclear if moves(beside([name]))] if len(unclear) > 1 else []
-    if not moves(together) and not blamed:
-        assert together is not None
-        gap = format_number(together.estimate - made.estimate)
+    blamed = [name for name in unclear if moves((name,))]
+    if not blamed and not moves(together):
+        it, was = ("it", "was") if len(unclear) == 1 else ("they", "were")
         return made, (
-            f"not adjusted for, as nothing says that it was known before the arm was chosen:"
-            f" {_quoted(unclear)}; adjusting for it too would move the estimate by {gap}"
+            f"not adjusted for, as nothing says that {it} {was} known before the arm was chosen:"
+            f" {_quoted(unclear)}; in a regression {it} would move the estimate by"
+            f" {format_number(moved[together].move)}"
         )
     blamed = blamed or unclear
-    other = together if blamed == unclear else beside(blamed)
-    worth = (
-        "with it there is no estimate"
+    filled, added = _filled(rows, blamed)
+    try:
+        other: EffectResult | None = estimate_effect(filled, **asked, confounders=[*known, *added])
+    except EstimationError:
+        other = None
+    it, them, was = ("it", "it", "was") if len(blamed) == 1 else ("they", "them", "were")
+    worth = f"with {them} " + (
+        "there is no estimate"
         if other is None
-        else f"with it the estimate is {format_number(other.estimate)}, not {format_number(made.estimate)}"
+        else f"the estimate is {format_number(other.estimate)}, not {format_number(made.estimate)}"
     )
-    detail = (
-        f"nobody has said whether {_quoted(blamed)} {'was' if len(blamed) == 1 else 'were'} known before the"
-        f" arm was chosen, and {worth}"
-    )
+    detail = f"nobody has said whether {_quoted(blamed)} {was} known before the arm was chosen, and {worth}"
     assumptions = tuple(
-        replace(a, status="fails", detail=detail, check="the estimate adjusted for what was left out as well,"
-                f" limit {_MOVED:g} standard errors") if a.name == "exchangeability" else a
+        replace(a, status="fails", detail=detail, check="what was left out moves a regression,"
+                f" limit {_MOVED:g} standard errors and beyond chance") if a.name == "exchangeability" else a
         for a in made.assumptions
     )  # fmt: skip
     made = replace(made, assumptions=assumptions, figures={**made.figures, "unclear": tuple(blamed)})
     made = replace(made, sentence=effect_sentence(made, confounders=made.confounders))
     return made, (
-        f"{detail}: confounders={[*known, *blamed]!r} adjusts for it, and confounders={known!r} says that it"
-        " came after the arm, or decided nothing"
+        f"{detail}: confounders={[*known, *blamed]!r} adjusts for {them}, and confounders={known!r} says"
+        f" that {it} came after the arm, or decided nothing"
     )
+
+
+def _moved(made: EffectResult, rows: pd.DataFrame, known: Sequence[str], names: Sequence[str]) -> Moved:
+    """Regress on the arm, known columns and others, squares of numbers too: an item once, with its mean.
+
+    No model is learned, whose next fit would differ by chance; so it costs nothing either.
+    """
+    mean = rows.groupby("item_id")[made.outcome].transform("mean")
+    filled, added = _filled(rows.assign(**{made.outcome: mean}).drop_duplicates("item_id"), names)
+    table = open_table(filled)
+
+    def columns(of: Sequence[str]) -> NDArray[np.float64]:
+        read = {name: table.values(name, role="logged") for name in of}
+        numbers = [v - v.mean() for v in read.values() if v.dtype != object]
+        return np.column_stack([design_matrix(read).matrix, *(v**2 for v in numbers)])
+
+    treated = filled["arm"].to_numpy() == made.treated
+    return moved_by(filled[made.outcome].to_numpy(dtype=float), treated, columns(known), columns(added))
 
 
 def _filled(rows: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
