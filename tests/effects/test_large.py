@@ -272,6 +272,56 @@ def test_the_default_is_that_of_memory_where_no_model_has_more_rows_than_a_sampl
     assert "samples" not in found.sentence
 
 
+def curved(n, *, seed=1, bent=2.0):
+    """Arm and outcome go by the signs of three columns at once, which few rows teach."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 4))
+    curve = np.sign(x[:, 0] * x[:, 1] * x[:, 2]) - np.abs(x[:, 3])
+    t = rng.random(n) < 1 / (1 + np.exp(-curve))
+    y = t + bent * curve + rng.normal(size=n)
+    return pd.DataFrame(x, columns=list("abcd")).assign(arm=np.where(t, "cot", "direct"), y=y)
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"estimand": "ate"}, {"propensity": "logit", "estimand": "atc"}], ids=["", "ate", "logit"]
+)
+def test_half_as_many_rows_teach_what_they_teach_in_memory(tmp_path, asked):
+    frame, path = curved(5_000), str(tmp_path / "t.parquet")
+    frame.to_parquet(path, row_group_size=1_000)
+    asked = {**ARMS, "confounders": list("abcd"), "method": "aipw", "splits": 1, **asked}
+    found = same(frame, path, **asked)
+    (form,) = (a for a in found.assumptions if a.name == "functional form")
+    assert "half as many to learn from would have" in form.detail
+
+
+def test_rows_whose_half_has_lines_alone_are_held_to_none_in_passes_either(tmp_path):
+    frame, path = curved(700), str(tmp_path / "t.parquet")
+    frame.to_parquet(path, row_group_size=200)
+    asked = {**ARMS, "confounders": list("abcd"), "method": "aipw", "splits": 1, "estimand": "ate"}
+    found = same(frame, path, **asked)
+    (form,) = (a for a in found.assumptions if a.name == "functional form")
+    assert (form.status, "half as many" in form.detail) == ("doubtful", False)
+
+
+def test_of_samples_half_as_many_rows_are_half_a_sample(tmp_path, monkeypatch):
+    monkeypatch.setattr(learned, "ROWS", 4_000)
+    path, sizes, read = str(tmp_path / "t.parquet"), [], learned._Sample.of
+
+    def counted(self, where):
+        found = read(self, where)
+        sizes.append((where, len(found[2])))
+        return found
+
+    monkeypatch.setattr(learned._Sample, "of", counted)
+    curved(20_000).to_parquet(path)
+    found = estimate_effect(path, **ARMS, confounders=list("abcd"), **PASSES)
+    halves = [n for where, n in sizes if "fold in" in where and "t" not in where.split("fold")[0]]
+    assert len(halves) == 5
+    assert all(abs(n - 2_000) < 200 for n in halves)
+    assert {a.name: a.status for a in found.assumptions}["functional form"] == "fails"
+    assert "may therefore not be claimed" in found.sentence
+
+
 def test_the_default_asks_elsewhere_where_treated_rows_have_no_counterpart(tmp_path):
     frame = frame_of(4_600, seed=4)
     likely = 1 / (1 + np.exp(-3.0 * (frame["x"] - 10)))

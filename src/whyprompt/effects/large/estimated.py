@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from whyprompt.effects.assumptions import describe_assumptions
+from whyprompt.effects.assumptions import APART, describe_assumptions
 from whyprompt.effects.large.errors import (
     Errors,
     errors_of_clusters,
@@ -45,6 +45,7 @@ from whyprompt.effects.stated import adjusted_for, result_of, risk_words
 from whyprompt.effects.subgroups import IMPOSSIBLE
 from whyprompt.effects.uncertainty import AFTER
 from whyprompt.effects.uncertainty import BY_CLUSTER as MATCHED_BY_CLUSTER
+from whyprompt.errors import EstimationError
 from whyprompt.results import Estimate
 from whyprompt.stats.errors import interval
 from whyprompt.stats.propensity import SeparatedError
@@ -148,6 +149,7 @@ def estimated(
     linear = getattr(plan.method, "outcome_model", None) == LINEAR
     if plan.method.dealt and not linear and rows.known is None:
         lines = by_lines(rows, made, means, plan.estimand)
+    far = lines is not None and error is not None and abs(estimate - lines) > APART * error
     assumptions = describe_assumptions(
         design=design,
         confounders=adjusted_for(confounders, (), plan),
@@ -160,7 +162,7 @@ def estimated(
         removed=(plain - estimate, row) if confounders or rows.known is not None else None,
         left=left_by_sums(
             rows, made, means, arms, estimate=estimate, curved=plan.method.dealt, lines=lines, **about
-        )
+        )._replace(by_fewer=_from_fewer(made) if far else None)
         if confounders and not naive and design != "randomized"
         else None,
     )
@@ -206,6 +208,14 @@ def estimated(
         text += f" Its models were learned from samples of some {ROWS:,} rows, and predict all."
     (_, _, heaviest), total = arms[1].chances, arms[1].chances[0]
     return replace(found, sentence=text), heaviest / total
+
+
+def _from_fewer(made: Weighed) -> float | None:
+    """Give what half as many rows would have taught; they may tell the arms apart where all do not."""
+    try:
+        return None if made.from_fewer is None else made.from_fewer()
+    except EstimationError:
+        return None
 
 
 def _plain(rows: Rows, plan: Plan) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from whyprompt.effects.large.rows import literal
 from whyprompt.effects.methods.boosted import BOOSTED, LogitAndTrees, RidgeAndTrees
 from whyprompt.effects.methods.covariates import Covariates
-from whyprompt.effects.methods.folds import hashed_sql
+from whyprompt.effects.methods.folds import half_of_others, hashed_sql
 from whyprompt.effects.methods.learners import LINEAR, LOGIT, ROWS, fit_outcome, fit_score
 from whyprompt.stats.threads import one_blas_thread, one_openmp_thread
 
@@ -58,13 +58,22 @@ class Predicted(NamedTuple):
 
 
 def predicted(
-    rows: Rows, plan: Plan, method: AIPW, relation: str, folds: int, wanted: Sequence[int]
+    rows: Rows,
+    plan: Plan,
+    method: AIPW,
+    relation: str,
+    folds: int,
+    wanted: Sequence[int],
+    *,
+    fewer: bool = False,
 ) -> Predicted:
     """Learn each fold's models, and predict its rows in a pass; of arms `wanted` 0 is the treated."""
     learns = Learns.of(plan, method, known=rows.known is not None)
     sample = _Sample(rows, relation, plan.random_state)
     models: list[dict[str, Callable[[Floats], Floats]]] = [{} for _ in range(folds)]
-    others = [f"fold <> {fold}" if folds > 1 else "true" for fold in range(folds)]
+    others = [where_of_others(fold, folds, fewer=fewer) for fold in range(folds)]
+    if fewer:
+        others = [sample.thinned(where) for where in others]
     with one_blas_thread(ROWS), one_openmp_thread():
         if learns.score:
             model = plan.score_model
@@ -82,8 +91,15 @@ def predicted(
             for of_fold, where in zip(models, others, strict=True):
                 X, _, y = sample.of(f"{mine} and {where}")
                 of_fold[f"q{1 - arm}"] = fit_outcome(X, y, outcome).predict
-        path = _predictions(rows, relation, models)
+        path = _predictions(rows, relation, models, "predicted_by_fewer" if fewer else "predicted")
     return Predicted(f"read_parquet({literal(str(path))})", sample.partial)
+
+
+def where_of_others(fold: int, folds: int, *, fewer: bool) -> str:
+    """Write which rows a fold learns from: those of the others, or of half of them."""
+    if folds == 1:
+        return "true"
+    return f"fold in ({', '.join(map(str, half_of_others(fold, folds)))})" if fewer else f"fold <> {fold}"
 
 
 def _covariates(X: Floats) -> Covariates:
@@ -98,6 +114,11 @@ class _Sample:
         # Not the deal of the folds.
         self.part = hashed_sql("place", _PARTS, random_state + 1)
         self.partial = False
+
+    def thinned(self, where: str) -> str:
+        """Of more than half of `ROWS` rows take so many: the half of what a model has of very many."""
+        (n,) = self.rows.first(["count(*)"], f"(select * from {self.relation} where {where})")
+        return f"{where} and {self.part} < {ROWS * _PARTS // (2 * n)}" if 2 * n > ROWS else where
 
     def of(self, where: str) -> tuple[Floats, Bools, Floats]:
         """Give columns, arms and outcomes of rows; of more than `ROWS` a sample by their places."""
@@ -116,12 +137,14 @@ class _Sample:
         return X, t, y
 
 
-def _predictions(rows: Rows, relation: str, models: Sequence[dict[str, Callable[[Floats], Floats]]]) -> Path:
+def _predictions(
+    rows: Rows, relation: str, models: Sequence[dict[str, Callable[[Floats], Floats]]], name: str
+) -> Path:
     """Write the rows of a relation with what the models of their folds predict of them."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    path, writer = rows.folder / "predicted.parquet", None
+    path, writer = rows.folder / f"{name}.parquet", None
     rows.tell_pass()
     for batch in rows.connection.sql(f"from {relation}").to_arrow_reader(_BLOCK):
         if not len(batch):
@@ -131,13 +154,13 @@ def _predictions(rows: Rows, relation: str, models: Sequence[dict[str, Callable[
         X = np.empty((len(batch), len(rows.x)), order="F")
         for j, x in enumerate(rows.x):
             X[:, j] = columns[x].to_numpy(zero_copy_only=False)
-        for name in models[0]:
+        for column in models[0]:
             made = np.empty(len(batch))
             for k, of_fold in enumerate(models):
                 here = np.flatnonzero(fold == k)
                 if len(here):
-                    made[here] = of_fold[name](X[here])
-            columns[name] = pa.array(made)
+                    made[here] = of_fold[column](X[here])
+            columns[column] = pa.array(made)
         table = pa.table(columns)
         writer = writer or parquet.ParquetWriter(path, table.schema)
         writer.write_table(table)

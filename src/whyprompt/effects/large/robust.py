@@ -8,12 +8,14 @@ import numpy as np
 
 from whyprompt.effects.large.calibrated import by_calibrated
 from whyprompt.effects.large.dealt import dealt
-from whyprompt.effects.large.learned import Learns, predicted
+from whyprompt.effects.large.judged import sums_by_arm
+from whyprompt.effects.large.learned import Learns, predicted, where_of_others
 from whyprompt.effects.large.rows import linear, literal
 from whyprompt.effects.large.sums import fit_logit, least_squares, means_of, products, square, started
 from whyprompt.effects.large.weighed import Weighed, centred, of_odds
-from whyprompt.effects.methods.aipw import separated_without_a_fold
+from whyprompt.effects.methods.aipw import HALVED, modelled, separated_without_a_fold
 from whyprompt.effects.methods.boosted import BOOSTED
+from whyprompt.effects.methods.folds import half_of_others
 from whyprompt.effects.methods.method import told
 from whyprompt.errors import EstimationError
 from whyprompt.stats.propensity import SeparatedError
@@ -36,17 +38,36 @@ if TYPE_CHECKING:
 def doubly_robust(rows: Rows, means: Means, plan: Plan, method: AIPW) -> Weighed:
     """Learn score and outcome on the rows of the other folds, and put them together."""
     relation, folds = dealt(rows, means, method, plan.random_state)
+    made = _doubly_robust(rows, means, plan, method, relation, folds, fewer=False)
+
+    def from_fewer() -> float | None:
+        counts = {
+            (bool(t), int(fold)): int(n)
+            for t, fold, n in rows.ask(f"select t, fold, count(*) from {relation} group by t, fold")
+        }
+        if method.others_of_fewer(counts, plan.estimand, folds):
+            return None
+        other = _doubly_robust(rows, means, plan, method, relation, folds, fewer=True)
+        values, _ = other.finish(*sums_by_arm(rows, other)[1])
+        return values[0] - values[1]
+
+    return made._replace(from_fewer=from_fewer) if folds >= HALVED else made
+
+
+def _doubly_robust(
+    rows: Rows, means: Means, plan: Plan, method: AIPW, relation: str, folds: int, *, fewer: bool
+) -> Weighed:
     learns = Learns.of(plan, method, known=rows.known is not None)
-    wanted = {"att": (1,), "atc": (0,)}.get(plan.estimand, (0, 1))
+    wanted = modelled(plan.estimand)
     sampled = False
     if learns.score or learns.outcome:
-        relation, sampled = predicted(rows, plan, method, relation, folds, wanted)
+        relation, sampled = predicted(rows, plan, method, relation, folds, wanted, fewer=fewer)
     given = centred(rows, means, relation)
     columns = ["1", "v", *(f"u{j}" for j in range(len(rows.x)))]
     guesses = ["0.0::double", "0.0::double"]
     trained: Trained | None = None
     if not learns.outcome or not (learns.score or rows.known is not None):
-        trained = _trained(rows, given, columns, folds)
+        trained = _trained(rows, given, columns, folds, fewer=fewer)
     for arm in wanted:
         if learns.outcome:
             guesses[arm] = f"q{1 - arm} - {literal(means.centre[0])}"
@@ -62,7 +83,9 @@ def doubly_robust(rows: Rows, means: Means, plan: Plan, method: AIPW) -> Weighed
             score = "qe"
         else:
             assert trained is not None
-            score = f"1.0 / (1.0 + exp(-({_by_fold(_scores(rows, means, folds, given, trained))})))"
+            score = (
+                f"1.0 / (1.0 + exp(-({_by_fold(_scores(rows, means, folds, given, trained, fewer=fewer))})))"
+            )
         clipped = f"count(*) filter (e0 < {clip} or e0 > 1.0 - {clip})"
         made = f"(select *, {score} as e0 from {given})"
         made = f"(select *, least(greatest(e0, {clip}), 1.0 - {clip}) as e from {made})"
@@ -129,7 +152,7 @@ def _by_calibrated(rows: Rows, means: Means, estimand: str, about: Weighed) -> W
     return about._replace(relation=made, asked=asked, finish=finish, chances="raw")
 
 
-def _trained(rows: Rows, given: str, columns: list[str], folds: int) -> Trained:
+def _trained(rows: Rows, given: str, columns: list[str], folds: int, *, fewer: bool) -> Trained:
     """Take the sums of products by arm and fold; give those of the rows that a fold is predicted from."""
     asked = ", ".join(products(columns))
     grams = {
@@ -141,6 +164,9 @@ def _trained(rows: Rows, given: str, columns: list[str], folds: int) -> Trained:
     def trained(fold: int) -> list[Floats]:
         if folds == 1:
             return arms
+        if fewer:
+            half = half_of_others(fold, folds)
+            return [np.asarray(sum(grams.get((t, other), 0.0) for other in half)) for t in (True, False)]
         return [
             np.asarray(arm - grams.get((t, fold), 0.0)) for arm, t in zip(arms, (True, False), strict=True)
         ]
@@ -189,14 +215,14 @@ def _by_fold(lines: Sequence[str]) -> str:
     return f"case fold {' '.join(f'when {k} then {line}' for k, line in enumerate(lines))} end"
 
 
-def _scores(rows: Rows, means: Means, folds: int, given: str, trained: Trained) -> list[str]:
+def _scores(rows: Rows, means: Means, folds: int, given: str, trained: Trained, *, fewer: bool) -> list[str]:
     """Fit the score of each fold on the rows of the others; each fit begins where the one before ended."""
     found: list[str] = []
     coef: Floats | None = None
     for fold in range(folds):
         of_rows = means_of(means, trained(fold))
         start = None if coef is None else started(of_rows, coef)
-        relation = given if folds == 1 else f"(select * from {given} where fold <> {fold})"
+        relation = f"(select * from {given} where {where_of_others(fold, folds, fewer=fewer)})"
         try:
             fit = fit_logit(rows, of_rows, relation, start=start)
         except SeparatedError as error:

@@ -61,6 +61,8 @@ class Weighed(NamedTuple):
     # The column of the weights that chances alone give, and whether models were fitted to a sample.
     chances: str = "w"
     sampled: bool = False
+    # The estimate of models that half as many rows teach, where there is one.
+    from_fewer: Callable[[], float | None] | None = None
     # Pairs by the column ``pair``: rows without one have the weight 0. Of the rows used the ends of the
     # outcome by arm, a factor of the variance besides that of the pairs, and the name of the error.
     pairs: int = 0

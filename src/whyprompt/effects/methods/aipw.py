@@ -14,7 +14,7 @@ from whyprompt.effects.methods.boosted import BOOSTED, LogitAndTrees, RidgeAndTr
 from whyprompt.effects.methods.calibrated import calibrated
 from whyprompt.effects.methods.covariates import Covariates
 from whyprompt.effects.methods.curved import FEW
-from whyprompt.effects.methods.folds import deal_folds, learned_from
+from whyprompt.effects.methods.folds import deal_folds, half_of_others, learned_from
 from whyprompt.effects.methods.learners import (
     LINEAR,
     LOGIT,
@@ -33,7 +33,7 @@ from whyprompt.stats.rules import few_clusters
 from whyprompt.stats.threads import one_blas_thread, one_openmp_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -53,7 +53,7 @@ _LEARNED_SPLITS, _LEARNED_ROWS = 3, 9_000
 # rows three folds cost a tenth of the accuracy, at 100,000 none was seen.
 _FOLDS, _FEWER_FOLDS, _FEWER_FROM = 5, 3, 100_000
 # Fewer folds leave no half of the others.
-_HALVED = 3
+HALVED = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,7 +183,11 @@ class AIPW(Weighting):
         back = np.argsort(order)
 
         def from_fewer(y: Floats) -> float | None:
-            if self._others_of_fewer(ordered, plan.estimand, deals[0]):
+            arms = ((True, ordered.treated), (False, ~ordered.treated))
+            counts = {
+                (t, k): int((test & arm).sum()) for k, test in enumerate(deals[0].tests) for t, arm in arms
+            }
+            if self.others_of_fewer(counts, plan.estimand, folds):
                 return None
             try:
                 with one_blas_thread(len(y)), one_openmp_thread():
@@ -204,7 +208,7 @@ class AIPW(Weighting):
             )
             left = np.mean([fit.residual for fit in made if fit.residual is not None], axis=0)[back]
             between = (means - means.mean(axis=0)) / np.sqrt(len(means))
-            checked = (lambda: from_fewer(y)) if folds >= _HALVED and not fewer else None
+            checked = (lambda: from_fewer(y)) if folds >= HALVED and not fewer else None
             return replace(fit, residual=left, between=between, settings=settings, from_fewer=checked)
 
         return replace(of(problem.y), again=of)
@@ -249,17 +253,20 @@ class AIPW(Weighting):
         of_score = problem.known_score is None and plan.score_model != LOGIT and sum(arms) > ROWS
         return of_score or (self.outcome_model != LINEAR and max(arms) > ROWS)
 
-    def _others_of_fewer(self, problem: Problem, estimand: str, deal: _Deal) -> bool:
-        """Say whether half of an arm's rows have lines where all have curves: that says nothing of rows."""
+    def others_of_fewer(self, counts: Mapping[tuple[bool, int], int], estimand: str, folds: int) -> bool:
+        """Say whether half of an arm's rows have lines where all have curves: that says nothing of rows.
+
+        `counts` are the rows by arm, the treated first, and fold.
+        """
         if self.outcome_model not in (None, BOOSTED):
             return False
-        halves = learned_from(deal.tests, fewer=True)
-        arms = (problem.treated, ~problem.treated)
-        return any(
-            (half & arms[column]).sum() < FEW <= (train & arms[column]).sum()
-            for half, train in zip(halves, deal.trains, strict=True)
-            for column in _modelled(estimand)
-        )
+        for treated in (column == 0 for column in modelled(estimand)):
+            of_fold = [counts.get((treated, fold), 0) for fold in range(folds)]
+            for fold, own in enumerate(of_fold):
+                half = sum(of_fold[other] for other in half_of_others(fold, folds))
+                if half < FEW <= sum(of_fold) - own:
+                    return True
+        return False
 
     def error(self, problem: Problem, made: Fit) -> tuple[Floats, float | None, tuple[str, ...]]:
         """Return the influence values, summed within clusters, and what one deal of the folds adds."""
@@ -318,7 +325,7 @@ class AIPW(Weighting):
         """Learn the outcome of each fold from the others, and put it beside the score."""
         y, treated, score = problem.y, problem.treated, deal.score
         covariates = Covariates.of(problem)
-        wanted = _modelled(estimand)
+        wanted = modelled(estimand)
         arms = (treated, ~treated)
         models = [self.outcome_model, self.outcome_model]
         if self.outcome_model in (None, BOOSTED):
@@ -365,7 +372,7 @@ class _Deal(NamedTuple):
     clipped: int
 
 
-def _modelled(estimand: str) -> tuple[int, ...]:
+def modelled(estimand: str) -> tuple[int, ...]:
     """Give the arms, 0 the treated, that need a model: not one whose outcomes are taken as they are."""
     return {"att": (1,), "atc": (0,)}.get(estimand, (0, 1))
 

@@ -58,6 +58,11 @@ def _word(random_state: int) -> np.uint64:
     return np.uint64(np.random.SeedSequence(random_state).generate_state(1)[0])
 
 
+def half_of_others(fold: int, folds: int) -> list[int]:
+    """Give the folds, after its own, that hold half of what a fold learns from."""
+    return [(fold + j) % folds for j in range(1, (folds + 1) // 2)]
+
+
 def learned_from(tests: Sequence[Bools], *, fewer: bool) -> list[Bools]:
     """Give the rows that each fold learns from: those of the others, or half of what a model has of them."""
     n = len(tests)
@@ -65,7 +70,7 @@ def learned_from(tests: Sequence[Bools], *, fewer: bool) -> list[Bools]:
         return list(tests)
     if not fewer:
         return [~test for test in tests]
-    halves = [np.any([tests[(k + j) % n] for j in range(1, (n + 1) // 2)], axis=0) for k in range(n)]
+    halves = [np.any([tests[j] for j in half_of_others(k, n)], axis=0) for k in range(n)]
     for half in halves:
         # A model has no more than so many rows of very many.
         if 2 * half.sum() > ROWS:
