@@ -166,6 +166,7 @@ def test_export_side_by_side(call, tiny_study, tmp_path, reps):
     code, out, _ = call("export", tiny_study, tmp_path / "wide.csv", "--wide")
     assert code == 0
     assert f"{24 * reps} trials, {12 * reps} rows," in out
+    assert "No completions" not in out
     wide, long = pd.read_csv(tmp_path / "wide.csv"), pd.read_csv(tmp_path / "long.csv")
     assert ("rep" in wide) == (reps > 1)
     keys = ["item_id", "rep"] if reps > 1 else ["item_id"]
@@ -186,6 +187,9 @@ def test_export(call, fails, tiny_study, tmp_path):
         code, out, _ = call("export", tiny_study, tmp_path / name, "--json")
         assert code == 0
         assert json.loads(out)["trials"] == 24
+    # Neither outcome has the model write: what would is said.
+    out = call("export", tiny_study, tmp_path / "wide.csv", "--wide")[1]
+    assert "No completions: these outcomes are read off the probabilities" in out
     csv, parquet = pd.read_csv(tmp_path / "t.csv"), pd.read_parquet(tmp_path / "t.parquet")
     pd.testing.assert_frame_equal(csv, parquet, check_dtype=False)
     assert list(csv.columns[:3]) == ["item_id", "arm", "rep"]

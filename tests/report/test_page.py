@@ -20,6 +20,7 @@ from whyprompt.effects.headline import headline
 from whyprompt.effects.outlook import harmed, settles, sure
 from whyprompt.errors import DataError, StoreError, WhypromptError
 from whyprompt.page.page import MAX_BYTES, build_report, write_report
+from whyprompt.trials.items.item import Item
 
 ORDER = [
     "The answer",
@@ -287,8 +288,10 @@ def test_without_pictures_words_and_tables_tell_everything(small, monkeypatch):
     assert sum(tag == "svg" and name == "viewbox" for tag, name, _ in bare.attributes) == 1
 
 
-def test_without_the_internal_level_the_page_says_so(small):
+def test_without_the_internal_level_the_page_says_so(small, page):
+    assert "whyprompt mediate STUDY.yaml" in page.words
     page = read(build_report(small.effect, None, MANIFEST, small.study))
+    assert "whyprompt mediate" not in page.words
     kept = [title for title in ORDER if title not in {ORDER[3], ORDER[4]}]
     assert [text for tag, text in page.headings if tag == "h2"] == kept
     assert "the internal level was not run" in page.words.split("What may not be claimed")[-1]
@@ -453,7 +456,11 @@ def test_items_that_changed_have_both_prompts_and_answers_side_by_side():
     frame = make_frame(reps=1)
     frame["completion"] = [f"{arm} says {i}" for arm, i in zip(frame["arm"], frame["item_id"], strict=True)]
     effect = study_effect(study, frame)
-    text = build_report(effect, None, MANIFEST, study)
+    own = [
+        Item(item_id=i, question=HOSTILE, answer=f"gold of {i}", task_type="sums")
+        for i in frame["item_id"].unique()
+    ]
+    text = build_report(effect, None, MANIFEST, study, items=own)
     items = effect.main.items
     for way, word in ((1, "higher"), (-1, "lower")):
         n = int((way * items.changes > 0).sum())
@@ -461,6 +468,7 @@ def test_items_that_changed_have_both_prompts_and_answers_side_by_side():
     unit = items.units[int(np.flatnonzero(items.changes > 0)[0])]
     part = text[text.index(f"<summary>{unit}: 0 → 1.00</summary>") :]
     part = part[: part.index("</details>")]
+    assert f'<p>The right answer:</p><pre tabindex="0">gold of {unit}</pre>' in re.sub(r">\s+<", "><", part)
     left, right = part[part.index('class="sides"') :].split('<div class="side">')[1:]
     assert "(direct)" in left
     assert "(shots)" in right
@@ -468,3 +476,12 @@ def test_items_that_changed_have_both_prompts_and_answers_side_by_side():
     assert f"shots says {unit}" in right
     assert 'type="search"' in text
     assert said_twice(read(text)) == []
+    assert "No answers were written" not in text
+
+
+def test_outcomes_that_are_read_off_probabilities_leave_no_answers_and_say_what_would():
+    settings = {"outcome": "exact_match", "contrast": {"treated": "shots", "control": "direct"}}
+    study = make_study(graph=None, mediation=None, effect=settings, outcomes=["exact_match"], reps=1)
+    text = build_report(study_effect(study, make_frame(reps=1)), None, MANIFEST, study)
+    assert "No answers were written: these outcomes are read off the probabilities" in text
+    assert "such as string_match" in text

@@ -356,6 +356,11 @@ def export(
     rows = counted(len(frame), "row") if wide else ""
     said = [counted(trials, "trial"), *([rows] if rows else []), counted(len(frame.columns), "column")]
     text = f"{', '.join(said)}: {target}"
+    if wide and not any(name.endswith(".completion") for name in frame.columns):
+        text += (
+            "\nNo completions: these outcomes are read off the probabilities that the model gives. What it"
+            " writes is kept where an outcome reads it, such as string_match."
+        )
     put(content, text, as_json=as_json)
 
 

@@ -24,6 +24,14 @@ LISTED = 100
 _SHOWN = 700
 # Bytes as they stand in the page: of what is shown at once, and of whole texts behind what is cut.
 _ROOM, _BEHIND = 600_000, 500_000
+# By where texts are from.
+_NO_ANSWERS = {
+    "log": "No answers are at hand: nothing was written, or it was not kept.",
+    "trial table": (
+        "No answers were written: these outcomes are read off the probabilities that the model gives. What it"
+        " writes is kept where an outcome reads it, such as string_match."
+    ),
+}
 
 
 class Texts:
@@ -90,7 +98,7 @@ def changed_items(changed: Changed, effect: EffectResult, texts: Texts | None = 
         )
         out.append(Text(text))
     if any(ways) and not any(row.get("completion_treated") for way in ways for row in way):
-        out.append(Text("No answers are at hand: nothing was written, or it was not kept.", "note"))
+        out.append(Text(_NO_ANSWERS[texts.where], "note"))
     return [Section("", "Search these items", tuple(out), "search")] if any(listed) else out
 
 

@@ -111,8 +111,10 @@ def _inside(m: Material) -> list[str]:
 def reproduce(m: Material) -> list[Block]:
     """How to do it again."""
     manifest = m.manifest
+    # Whoever swept heads that this page has not would have another page.
+    inside = () if m.mediation is None else ("mediate",)
     verbs = "\n".join(
-        f"whyprompt {verb} STUDY.yaml --out DIR" for verb in ("run", "effect", "mediate", "report")
+        f"whyprompt {verb} STUDY.yaml --out DIR" for verb in ("run", "effect", *inside, "report")
     )
     blocks: list[Block] = [
         Text("Save the study below as STUDY.yaml. These commands run it, and write this page again:"),

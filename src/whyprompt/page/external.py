@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from whyprompt.effects.result import EffectResult
     from whyprompt.page.blocks import Block, Table
     from whyprompt.study import Study
+    from whyprompt.trials.items.item import Item
 
 _INTERVAL = ("", "n", "estimate", "from", "to", "p")
 
@@ -47,6 +48,7 @@ class Material:
     mediation: StudyMediation | None
     manifest: dict[str, Any]
     study: Study
+    items: Sequence[Item] = ()
 
     @property
     def paired(self) -> bool:

@@ -29,7 +29,11 @@ def who(m: Material) -> list[Block]:
     main = m.effect.main
     if main.items is None:
         return []
-    changed = changed_trials(m.effect.frame, main, most=LISTED)
+    frame = m.effect.frame
+    right = {item.item_id: item.answer for item in m.items}
+    if right:
+        frame = frame.assign(target=frame["item_id"].map(right))
+    changed = changed_trials(frame, main, most=LISTED)
     return [*item_blocks(main, m.tasks), *changed_items(changed, main, Texts(*_ROOM, where="trial table"))]
 
 

@@ -13,9 +13,10 @@ from whyprompt._files import read_json, whole_file
 from whyprompt.charts import render
 from whyprompt.effects.headline import question as asked
 from whyprompt.errors import DataError, StoreError, WhypromptError
-from whyprompt.page import closing, external, internal, items, logs
+from whyprompt.page import closing, external, internal, logs
 from whyprompt.page.blocks import Section
 from whyprompt.page.external import Material
+from whyprompt.page.items import who
 from whyprompt.page.panel import ATTENTION_BYTES, head_data
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from whyprompt.effects.result import EffectResult
     from whyprompt.effects.several import EffectsResult
     from whyprompt.study import Study
+    from whyprompt.trials.items.item import Item
     from whyprompt.trials.logs.result import ReadTrials
 
 MAX_BYTES = 3_000_000
@@ -40,7 +42,7 @@ _UNSEEN = dict.fromkeys(
 _PARTS = {
     "answer": ("The answer", external.answer),
     "effects": ("Effects", external.effects),
-    "who": ("Items that changed", items.who),
+    "who": ("Items that changed", who),
     "heads": ("Inside the model: which heads carry it", internal.heads),
     "levels": ("The two levels joined", internal.levels),
     "design": ("Design and data", external.design),
@@ -57,6 +59,8 @@ def build_report(
     mediation: StudyMediation | None,
     manifest: Mapping[str, Any],
     study: Study,
+    *,
+    items: Sequence[Item] = (),
 ) -> str:
     """Write a study's page.
 
@@ -69,6 +73,8 @@ def build_report(
     manifest : mapping
         Of the study's folder: model, versions, seeds, command.
     study : Study
+    items : sequence of Item, optional
+        The study's: those that changed are shown with their right answers.
 
     Returns
     -------
@@ -89,7 +95,7 @@ def build_report(
     for what, other in (("effect", effect), ("mediation", mediation)):
         if other is not None and other.study != study.name:
             raise DataError(f"{what} is of the study {other.study!r}, and the page is of {study.name!r}")
-    material = Material(effect=effect, mediation=mediation, manifest=dict(manifest), study=study)
+    material = Material(effect=effect, mediation=mediation, manifest=dict(manifest), study=study, items=items)
     gists = external.gists(material)
     sections = [
         Section(name, title, tuple(blocks), "answer" if name == "answer" else "part", gists.get(name, ""))
@@ -289,12 +295,17 @@ def _study_page(study: str | Path, folder: Path) -> str:
     from whyprompt.answers.external import study_effect
     from whyprompt.answers.internal import load_mediation
     from whyprompt.study import load_study
+    from whyprompt.trials.items.load import items_of
     from whyprompt.trials.run import load_trials
 
     plan = load_study(study)
     frame = load_trials(plan, folder)
     return build_report(
-        study_effect(plan, frame), load_mediation(plan, folder, frame), _manifest(folder), plan
+        study_effect(plan, frame),
+        load_mediation(plan, folder, frame),
+        _manifest(folder),
+        plan,
+        items=items_of(plan).items,
     )
 
 
