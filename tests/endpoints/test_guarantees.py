@@ -112,9 +112,11 @@ def test_a_refused_request_is_sent_once_and_says_why(proxy, plan, tmp_path):
     refusal = (400, {}, '{"error": {"message": "no such thing as polite", "type": "invalid_request_error"}}')
     link = proxy(before=lambda _n, body: refusal if "Please" in json.dumps(body) else None)
     study = plan(link.url, n=3)
-    run_study(study, tmp_path)
+    notices = run_study(study, tmp_path).notices
     frame = load_trials(study, tmp_path)
     assert link.sent == 6
+    said = "without an outcome are 0 of 3 trials of arm 'direct' and 3 of 3 of arm 'polite' (http 400 3)"
+    assert [n for n in notices if n.startswith(said)]
     assert frame["error"].isna().tolist() == (frame["arm"] == "direct").tolist()
     assert set(frame["error"].dropna()) == {"http 400"}
 
@@ -154,6 +156,19 @@ def test_a_rejection_that_names_no_wait_is_not_waited_for_without_end(proxy, pla
         run_study(study, tmp_path)
 
 
+def test_an_endpoint_that_is_gone_is_not_asked_to_the_end(proxy, plan, tmp_path):
+    link = proxy(before=lambda n, _body: (503, {}, "{}") if n > 4 else None)
+    study = plan(link.url, n=12, model={"limits": {"attempts": 1, "concurrency": 2}})
+    with pytest.raises(WhypromptError, match=r"10 requests one after the other .* 4 of 24 trials") as stop:
+        run_study(study, tmp_path)
+    assert stop.value.exit_code == 1
+    assert 14 <= link.sent <= 15
+    # One that answers now and then is there.
+    link.before = lambda n, _body: (503, {}, "{}") if n % 2 else None
+    assert run_study(study, tmp_path).new_trials == 20
+    assert 8 <= load_trials(study, tmp_path)["error"].notna().sum() <= 12
+
+
 def test_a_reply_without_a_completion_is_no_answer(proxy, plan, tmp_path):
     link = proxy(before=lambda n, _body: (200, {}, '{"choices": []}') if n <= 2 else None)
     study = plan(link.url, n=2, model={"limits": {"attempts": 1, "concurrency": 1}})
@@ -181,6 +196,15 @@ def test_a_budget_is_never_passed(proxy, plan, tmp_path):
         run_study(study, tmp_path)
     assert stop.value.exit_code == 1
     assert "raise model.budget" in stop.value.hint
+    assert link.sent == 10
+
+
+def test_a_server_that_begins_to_count_nothing_is_charged_at_its_most(proxy, plan, tmp_path):
+    free = {"usage": {"prompt_tokens": 0, "completion_tokens": 0}}
+    link = proxy(after=lambda _body, reply: reply | (free if link.sent > 3 else {}))
+    price = {"price": {"input": 0, "output": 0.5, "per": 1}, "budget": {"money": 10}}
+    with pytest.raises(WhypromptError, match=r"10 of 16 trials are stored"):
+        run_study(plan(link.url, n=8, model=price), tmp_path)
     assert link.sent == 10
 
 

@@ -21,7 +21,7 @@ from whyprompt.errors import EstimationError, StudyError
 from whyprompt.graph.model import CausalGraph
 from whyprompt.results import AroundResult, Estimate, Result, plain
 from whyprompt.study import Contrast
-from whyprompt.trials.endpoints.run import OVERFLOW
+from whyprompt.trials.endpoints.plan import OVERFLOW
 from whyprompt.trials.outcomes.score import any_reads
 from whyprompt.trials.told import asked_only, judged, lacking
 

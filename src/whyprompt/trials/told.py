@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from whyprompt._words import counted
 from whyprompt.effects.checks.agreement import agreement
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.study import ChainOfThoughtArm
+from whyprompt.trials.endpoints.plan import OVERFLOW
 from whyprompt.trials.outcomes.judge import UNREAD
 from whyprompt.trials.store import EXTRACTED
 
@@ -49,7 +51,25 @@ def asked_only(study: Study, arms: Iterable[str] | None = None) -> list[str]:
 
 def told(study: Study, frame: pd.DataFrame) -> list[str]:
     """Give all that is to be said of a study's answers, a line each."""
-    return [*asked_only(study), *lacking(study, frame), *judged(study, frame)]
+    return [*asked_only(study), *_missing(study, frame), *lacking(study, frame), *judged(study, frame)]
+
+
+def _missing(study: Study, frame: pd.DataFrame) -> list[str]:
+    """Count by arm the trials without an outcome, and why: items beyond the context are told before."""
+    if "error" not in frame.columns:
+        return []
+    left = frame[frame["error"] != OVERFLOW]
+    if not left["error"].notna().any():
+        return []
+    counts = []
+    for k, arm in enumerate(study.arms):
+        rows = left[left["arm"] == arm]
+        why = rows["error"].value_counts()
+        reasons = ", ".join(f"{reason} {n}" for reason, n in why.items())
+        of = f"{int(why.sum())} of {counted(len(rows), 'trial') if not k else len(rows)} of arm {arm!r}"
+        counts.append(f"{of} ({reasons})" if reasons else of)
+    listed = " and ".join([", ".join(counts[:-1]), counts[-1]] if counts[1:] else counts)
+    return [f"without an outcome are {listed}: the next run asks again for what got no reply"]
 
 
 def lacking(

@@ -11,7 +11,6 @@ import json
 import os
 import random
 import time
-from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,6 +37,8 @@ _AGAIN = {408, 425, 500, 502, 503, 504, 520, 522, 524, 529}
 _HOPELESS = {401: "the key is refused", 402: "nothing is left to pay with", 403: "the key may not do this"}
 _QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "quota_exceeded")
 _BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 30.0
+# So many requests given up, one after the other and no reply between: the endpoint is gone.
+_GIVEN_UP = 10
 NO_BATCHES = "does the provider have batches? leave batch out: each is then asked alone"
 
 
@@ -83,7 +84,7 @@ class Client:
         self.purse = Purse(settings, ledger.spent())
         self.pace = Pace(settings.limits)
         self.sent = 0
-        self.faults: Counter[str] = Counter()
+        self._given_up = 0
         self._secret = secret
         self._http = http
         self._waiting = waiting
@@ -206,6 +207,7 @@ class Client:
             waited += max(wait, self.pace.gap) if reply.too_fast else wait
             self._refuse_waiting(wait, waited, reply)
             if failed >= self.settings.limits.attempts:
+                self._give_up(reply.what)
                 raise FailedError(reply.what, f"{counted(failed, 'attempt')} failed, the last: {reply.what}")
             if reply.too_fast:
                 self.pace.rejected(sent, wait)
@@ -225,14 +227,28 @@ class Client:
             cost, used = self.purse.charge(request, reply.answer)
             self.ledger.keep(request, reply, before + n, cost=cost, tokens=used)
             self.pace.replied()
+            self._given_up = 0
         else:
             self.ledger.fail(key, before + n, reply.what)
-            self.faults[reply.what] += 1
         return reply
 
     def stop(self, error: WhypromptError) -> None:
         """Send nothing more."""
         self.stopped = self.stopped or error
+
+    def _give_up(self, what: str) -> None:
+        """Count a request that no attempt got a reply for; stop where none has got one for long."""
+        self._given_up += 1
+        # All that are on their way fail together where a server starts anew.
+        if self._given_up < max(_GIVEN_UP, 2 * self.settings.limits.concurrency):
+            return
+        error = WhypromptError(
+            f"{counted(self._given_up, 'request')} one after the other got no reply, each in"
+            f" {counted(self.settings.limits.attempts, 'attempt')}, the last: {what}",
+            hint="is the endpoint still there? Run again: it goes on where it stopped",
+        )
+        self.stop(error)
+        raise error
 
     def _go_on(self) -> None:
         if self.stopped is not None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from whyprompt.trials.endpoints.probe import Abilities
     from whyprompt.trials.plan import Trial, TrialPlan
 
+OVERFLOW = "beyond the context"
 # Rough, and said to be: three characters a token where the server does not tell.
 _CHARACTERS = 3
 

@@ -57,7 +57,9 @@ class Purse:
     def charge(self, request: Request, answer: Answer) -> tuple[float | None, int]:
         """Give what a reply cost, by its usage where that is to be trusted, else at its most."""
         prompt, completion = answer.prompt_tokens, answer.completion_tokens
-        if not self.trusts_usage or prompt is None or completion is None:
+        # No prompt has no tokens, and no text: a server that begins to say so counts nothing.
+        told = bool(prompt) and completion is not None and (completion > 0 or not answer.text)
+        if not self.trusts_usage or not told or prompt is None or completion is None:
             money, tokens = self.most(request)
             return (None if self._price is None else money), tokens
         return self.price(prompt, completion, min(answer.cached_tokens or 0, prompt)), prompt + completion

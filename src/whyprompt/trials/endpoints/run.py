@@ -20,6 +20,7 @@ from whyprompt.trials.endpoints.judges import seated
 from whyprompt.trials.endpoints.ledger import Ledger
 from whyprompt.trials.endpoints.loop import ran
 from whyprompt.trials.endpoints.plan import (
+    OVERFLOW,
     blocks,
     overflowing,
     refuse_overflow,
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
 # Rows can be made again from the replies: they are written some at a time.
 _ROWS = 32
 _SHOWN_EVERY_S = 1.0
-OVERFLOW = "beyond the context"
 
 
 def _settings(study: Study) -> EndpointSettings:
@@ -260,7 +260,7 @@ class _Sender:
         self._asker = asker
         self._progress = progress
         self._rows: list[Trial] = []
-        self._done = 0
+        self._done = self._failed = 0
         self._begun = time.monotonic()
         self._shown = 0.0
 
@@ -298,11 +298,11 @@ class _Sender:
         await asyncio.gather(*(guarded() for _ in range(workers)))
         if (error := self.client.stopped) is not None:
             self.flush()
-            left = len(plan.trials) - self._done
+            # What failed is asked for again.
+            there = self._done - self._failed
+            left = len(plan.trials) - there
             kind = type(error) if isinstance(error, InputError) else WhypromptError
-            message = (
-                f"{error.message}; {self._done} of {len(plan.trials)} trials are stored, {left} are left"
-            )
+            message = f"{error.message}; {there} of {len(plan.trials)} trials are stored, {left} are left"
             raise kind(message, hint=error.hint)
         self._progress(len(plan.trials), len(plan.trials), "done")
 
@@ -331,6 +331,7 @@ class _Sender:
     def _keep(self, trial: Trial) -> None:
         self._rows.append(trial)
         self._done += 1
+        self._failed += trial.error not in {None, OVERFLOW}
         self.new += 1
         if len(self._rows) >= _ROWS:
             self.flush()

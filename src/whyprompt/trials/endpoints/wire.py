@@ -124,6 +124,13 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def _content(value: object) -> str | None:
+    """Give what a message says: a text, or the texts among its parts, as some servers send it."""
+    if not isinstance(value, list):
+        return _text(value)
+    return "".join(_text(part.get("text")) or "" for part in map(_dict, value) if part.get("type") == "text")
+
+
 def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
@@ -134,11 +141,14 @@ def read_answer(content: Mapping[str, Any]) -> Answer:
     >>> said = {"choices": [{"message": {"content": "12"}, "finish_reason": "stop"}], "model": "m"}
     >>> read_answer(said).text, read_answer(said).model, read_answer({}).text
     ('12', 'm', '')
+    >>> parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "12"}]
+    >>> read_answer({"choices": [{"message": {"content": parts}}]}).text
+    '12'
     """
     choices = content.get("choices")
     choice = _dict(choices[0]) if isinstance(choices, list) and choices else {}
     message, usage = _dict(choice.get("message")), _dict(content.get("usage"))
-    text = _text(choice.get("text")) if not message else _text(message.get("content"))
+    text = _text(choice.get("text")) if not message else _content(message.get("content"))
     return Answer(
         text=text or "",
         finish=_text(choice.get("finish_reason")),
