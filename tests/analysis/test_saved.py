@@ -111,10 +111,10 @@ BY_FILE = {
         ),
     },
     "few_shot-direct.json": {
-        "no heads": edited(heads=None),
-        "heads are numbers": edited(heads=[1, 2]),
-        "heads outside the model": edited(heads=[[9, 9]] * 8),
-        "too few heads": edited(heads=[[0, 0]]),
+        "no sites": edited(sites=None),
+        "sites are numbers": edited(sites=[1, 2]),
+        "sites outside the model": edited(sites=["head 9.9"] * 8),
+        "too few sites": edited(sites=["head 0.0"]),
         "a number for a name": edited(model=7),
     },
     "rest.json": {

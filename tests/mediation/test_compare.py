@@ -40,7 +40,7 @@ def world(n=60, m=4, *, confounding=0.0, effect=1.0, seed=0, both=True, noise=0.
         clusters=groups,
         n_layers=m,
         n_heads=1,
-        heads=heads,
+        sites=heads,
         y00=y00,
         y11=y11,
         y10=y11[:, None] - nie,
@@ -113,14 +113,14 @@ def test_without_a_confounder_the_two_agree_and_with_one_they_do_not():
     clean = compare_mediation(sweep, capture, "reasoning")
     assert not clean.disagree.any()
     assert clean.acme[0].ci_low < clean.nie[0].estimate < clean.acme[0].ci_high
-    assert "which is no evidence that they agree: the largest difference, in layer" in clean.sentence
+    assert "which is no evidence that they agree: the largest difference, in head" in clean.sentence
     assert "to be told from zero" in clean.sentence
     sweep, capture, hard = world(n=200, effect=2.0, confounding=1.0, seed=1)
     biased = compare_mediation(sweep, capture, "reasoning")
     assert biased.disagree.tolist() == [True, False, False, False]
     assert biased.acme[0].estimate > 2 * biased.nie[0].estimate
     assert "They differ in 1 head with" in biased.sentence
-    assert "layer 0 head 0" in biased.sentence
+    assert "head 0.0" in biased.sentence
     assert "sequential ignorability" in biased.sentence
     frame = biased.to_frame()
     assert frame.iloc[0][["layer", "head", "disagree"]].tolist() == [0, 0, True]

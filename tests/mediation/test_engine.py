@@ -13,6 +13,7 @@ from whyprompt.mediation import PromptPair
 from whyprompt.mediation.engine.actions import set_output
 from whyprompt.mediation.engine.opening import model_runtime
 from whyprompt.mediation.engine.patching import Job
+from whyprompt.mediation.engine.sites import as_sites
 
 ATOL = 1e-9
 # Their routers choose in float32, whatever the model's type.
@@ -271,10 +272,10 @@ def test_bad_input_is_named():
         ("no prompt pairs", lambda: head_sweep(model, [])),
         ("'item0' is given twice", lambda: head_sweep(model, [p, p])),
         (
-            r"head \(0, 4\) is out of range: the model has 3 layers of 4 heads",
+            r"head 0.4 is out of range: layer 0 of the model's 3 has 4 heads",
             lambda: head_sweep(model, [p], heads=[(0, 4)]),
         ),
-        (r"head \(-1, 0\)", lambda: head_sweep(model, [p], heads=[(-1, 0)])),
+        (r"head -1.0 is out of range", lambda: head_sweep(model, [p], heads=[(-1, 0)])),
         ("names a head twice", lambda: head_sweep(model, [p], heads=[(0, 0), (0, 0)])),
         ("heads is empty", lambda: head_sweep(model, [p], heads=[])),
         ("unknown outcome 'accuracy'", lambda: head_sweep(model, [p], outcome="accuracy")),
@@ -407,7 +408,7 @@ def test_row_zero_is_checked_on_every_chunk():
         own = type(runtime)._check_sentinel
         stack.callback(setattr, type(runtime), "_check_sentinel", own)
         type(runtime)._check_sentinel = lambda *a: (checked.append(1), own(*a))
-        runtime.patched_many([Job(w1, [[(0, 0)], [(1, 1)], [(2, 2)]], set_output(w0.layers))])
+        runtime.patched_many([Job(w1, [as_sites([(i, i)]) for i in range(3)], set_output(w0.layers))])
         assert len(checked) == 3
 
 

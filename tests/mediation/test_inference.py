@@ -27,7 +27,7 @@ def sweep(nie, clusters=None, te=None):
         clusters=tuple(clusters) if clusters is not None else tuple(f"i{i}" for i in range(n)),
         n_layers=m,
         n_heads=1,
-        heads=tuple((j, 0) for j in range(m)),
+        sites=tuple((j, 0) for j in range(m)),
         y00=y11 - (nie.sum(1) if te is None else te),
         y11=y11,
         y10=y11[:, None] - nie,
@@ -226,7 +226,7 @@ def test_a_skewed_head_with_an_effect_is_found():
     assert got.parts[7].p_adjusted < 0.05
     assert got.q_value[7] < 0.05
     assert got.to_frame().iloc[0]["layer"] == 7
-    assert "layer 7 head 0" in got.sentence
+    assert "head 7.0" in got.sentence
     assert "1 of them can be told from zero with the familywise error held at 0.05" in got.sentence
 
 
@@ -278,7 +278,7 @@ def test_contrast_subtracts_item_by_item():
     np.testing.assert_allclose(got.mean, (a.nie - b.nie).mean(0))
     assert (figures(got, "p_adjusted") < 0.05).all()
     assert not (figures(infer_heads(a), "p_adjusted") < 0.05).any()
-    with pytest.raises(MediationError, match="differ in heads"):
+    with pytest.raises(MediationError, match="differ in sites"):
         contrast_heads(a, sweep(rng.normal(size=(10, 2))))
 
 
@@ -393,7 +393,7 @@ def test_sets_have_the_statistics_of_heads():
     assert sets.overall == heads.overall
     frame = sets.to_frame()
     assert frame["set"].tolist() == ["layer 0", "layer 1", "layer 2"]
-    assert frame["n_heads"].tolist() == [2, 2, 2]
+    assert frame["n_sites"].tolist() == [2, 2, 2]
     np.testing.assert_allclose(frame["nie"], x.mean(0))
     assert "Of 3 sets, layer 0 has the largest mean joint NIE" in sets.sentence
     assert "do not add up to the total effect" in sets.sentence

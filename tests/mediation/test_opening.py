@@ -19,6 +19,7 @@ from whyprompt.mediation.engine.attention import attend_blockwise
 from whyprompt.mediation.engine.intercept import AttentionCall
 from whyprompt.mediation.engine.opening import model_runtime
 from whyprompt.mediation.engine.patching import Job, Plan, rows_in_play
+from whyprompt.mediation.engine.sites import as_sites
 from whyprompt.trials.models.scoring import cache_argument
 
 
@@ -78,7 +79,7 @@ def test_whether_rows_may_join_is_tried_at_few_layers_of_a_deep_model(layers, mo
     monkeypatch.setattr(opening, "Job", lambda *a: tried.append(a[1]) or own(*a))
     with opened(tiny.make("llama", num_hidden_layers=layers), pair()) as runtime:
         assert not runtime.at_once
-    at = [row[0][0] for row in tried[0]]
+    at = [row[0].layer for row in tried[0]]
     assert (at[0], at[-1]) == (0, layers - 1)
     assert len(at) == len(set(at)) == min(layers, 8)
 
@@ -269,7 +270,7 @@ def test_rows_are_picked_on_the_device_of_what_they_are_picked_from():
     with opened(tiny.make("llama"), p) as runtime:
         world = runtime.clean(p.ids1, p.answer_ids)
     base = replace(world, hidden=world.hidden.to("meta"))
-    job = Job(base, [[(0, 0)], [(1, 1)]], set_output(world.layers))
+    job = Job(base, [as_sites([(0, 0)]), as_sites([(1, 1)])], set_output(world.layers))
     plan = Plan([job], [(0, (0, 1))], 3, at_once=False)
     layers = [torch.nn.Identity() for _ in range(3)]
     with rows_in_play(layers, plan):
@@ -340,7 +341,7 @@ def test_a_batch_of_rows_without_a_chunk_and_with_many_has_the_largest_floor():
     model, p = tiny.make("llama", dtype=torch.float32), pair()
     with model_runtime(model, check=(p.ids1, p.answer_ids), max_extra_bytes=1) as runtime:
         worlds = [runtime.clean(ids, p.answer_ids) for ids in (p.ids0, p.ids1)]
-        rows = [[(layer, 0)] for layer in range(3)]
+        rows = [as_sites([(layer, 0)]) for layer in range(3)]
         job = Job(worlds[1], rows, set_output(worlds[0].layers))
         many = runtime.patched_many([job])[0]
         each = [runtime.patched_many([replace(job, rows=[row])])[0] for row in rows]

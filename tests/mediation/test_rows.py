@@ -131,7 +131,7 @@ def test_one_row_of_one_head():
     assert row.positions == (7, 8)
     assert row.token_ids == (*LONG, 5)
     assert row.segments == ("", "question", "question", "reasoning", "reasoning", "reasoning", "", "", "")
-    with pytest.raises(MediationError, match=r"head \(2, 4\) is out of range"):
+    with pytest.raises(MediationError, match=r"head 2.4 is out of range"):
         capture_heads(model, PAIR, heads=[(2, 4)])
     with pytest.raises(MediationError, match="arm is 2"):
         capture_heads(model, PAIR, heads=[(2, 1)], arm=2)

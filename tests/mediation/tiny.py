@@ -9,6 +9,8 @@ import transformers
 from packaging.version import Version
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
+from whyprompt.mediation.engine.sites import as_sites
+
 VOCAB = 61
 _BASE = {
     "vocab_size": VOCAB,
@@ -233,7 +235,7 @@ def hook_loop(model, base, source, answer, head_sets):
     out = []
     for heads in head_sets:
         by_layer = {}
-        for layer, head in heads:
+        for _, layer, head in as_sites(heads):
             by_layer.setdefault(layer, []).append(head)
         out.append(run(base, {i: patch(i, hs) for i, hs in by_layer.items()}))
     return out

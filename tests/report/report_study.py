@@ -97,7 +97,7 @@ def make_sweep(frame, treated, *, layers=LAYERS, heads=HEADS, swept=SWEPT, seed=
         clusters=tuple(items),
         n_layers=layers,
         n_heads=heads,
-        heads=tuple((layer, head) for layer in range(layers) for head in range(heads)),
+        sites=tuple((layer, head) for layer in range(layers) for head in range(heads)),
         y00=y00,
         y11=y11,
         y10=y11[:, None] - nie,

@@ -344,15 +344,15 @@ def test_heads_are_reached_and_chosen_by_the_keyboard(visit, small):
     # The map is one stop for the tabulator, on the chosen head.
     for _ in range(60):
         press(Keys.TAB)
-        if focused().startswith("layer "):
+        if focused().startswith("head "):
             break
-    assert focused().startswith("layer 1 head 1:")
+    assert focused().startswith("head 1.1:")
     press(Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
-    assert focused().startswith("layer 2 head 2:")
+    assert focused().startswith("head 2.2:")
     assert_shows(driver, small, 1, 1)
     press(Keys.ENTER)
     assert_shows(driver, small, 2, 2)
-    assert focused().startswith("layer 2 head 2:")
+    assert focused().startswith("head 2.2:")
     press(Keys.ARROW_LEFT, Keys.ARROW_UP, Keys.ARROW_UP, Keys.ARROW_UP, " ")
     assert_shows(driver, small, 1, 0)
     press(Keys.TAB)
@@ -370,8 +370,8 @@ def test_the_list_of_heads_chooses_too(visit, small):
     driver = visit(PHONE)
     box = Select(driver.find_element(By.ID, "head-select"))
     assert len(box.options) == len(small.mediation.main.sweep.heads)
-    assert box.first_selected_option.text == "layer 1 head 1"
-    box.select_by_visible_text("layer 3 head 2")
+    assert box.first_selected_option.text == "head 1.1"
+    box.select_by_visible_text("head 3.2")
     assert_shows(driver, small, 3, 2)
 
 

@@ -279,7 +279,7 @@ def test_head_items_plot_holds_every_item(small):
     rows = rows_with(charts.head_items_plot(sweep, (1, 1), small.mediation.item_tasks), "effect", "item")
     found = {r["item"]: r["effect"] for r in rows}
     assert found == dict(zip(sweep.item_ids, sweep.nie[:, 4].tolist(), strict=True))
-    with pytest.raises(MediationError, match="no layer 9 head 0"):
+    with pytest.raises(MediationError, match=r"no head 9\.0"):
         charts.head_items_plot(sweep, (9, 0))
 
 
@@ -289,7 +289,7 @@ def test_attention_plot_holds_weights_and_segments(small):
     np.testing.assert_allclose([r["weight"] for r in rows], picture.mean_weights[8])
     assert [r["segment"] for r in rows] == [s or "no segment" for s in picture.segments]
     assert sum(bool(r["label"]) for r in rows) == 6
-    with pytest.raises(MediationError, match="no layer 0 head 7"):
+    with pytest.raises(MediationError, match=r"no head 0\.7"):
         charts.attention_plot(picture, (0, 7))
 
 

@@ -205,7 +205,7 @@ def test_heads_hold_the_exact_values(small, page):
     i = small.mediation.main.inference
     rows = body(page.tables["heads"])
     best = int(np.argmax(np.abs(i.mean)))
-    assert next(iter(rows)) == "layer {} head {}".format(*i.heads[best])
+    assert next(iter(rows)) == "head {}.{}".format(*i.heads[best])
     for name, cells in rows.items():
         at = i.heads.index(tuple(map(int, re.findall(r"\d+", name))))
         assert cells == [i.mean[at], *i.parts[at].ends, i.nde[at], i.q_value[at], i.parts[at].p_adjusted]

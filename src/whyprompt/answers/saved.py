@@ -24,7 +24,8 @@ from whyprompt._files import file_errors, lock_for, read_json, whole_file, write
 from whyprompt.answers.pairs import chosen_items, study_contrasts
 from whyprompt.errors import StoreError
 from whyprompt.mediation.capture import AttentionCapture, HeadCapture
-from whyprompt.mediation.results import PairOutcomes, Sweep
+from whyprompt.mediation.engine.sites import as_sites
+from whyprompt.mediation.results import PairOutcomes, Sweep, heads_of
 from whyprompt.mediation.search import HeadSearch
 from whyprompt.results import Estimate
 from whyprompt.study import MediationSettings
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 
 # Raised when the same study and model would give other numbers.
-_FORMAT = 4
+_FORMAT = 5
 _DELETE = "delete it and run again: whyprompt mediate STUDY computes what is missing, and only that"
 
 Kept = tuple[list[Sweep], HeadSearch | str, tuple[HeadCapture, ...], AttentionCapture]
@@ -140,7 +141,7 @@ class Saved:
                 "model": sweep.model,
                 "n_layers": sweep.n_layers,
                 "n_heads": sweep.n_heads,
-                "heads": [list(h) for h in sweep.heads],
+                "sites": [str(site) for site in sweep.sites],
                 "floor": sweep.floor,
                 "notes": list(sweep.notes),
             },
@@ -159,18 +160,18 @@ class Saved:
         with _reading(path):
             grid = read_json(path, hint=_DELETE)
             n_layers, n_heads = int(grid["n_layers"]), int(grid["n_heads"])
-            heads = _heads(grid["heads"])
-            if not all(0 <= layer < n_layers and 0 <= head < n_heads for layer, head in heads):
-                raise ValueError("heads outside the model")
+            sites = as_sites(map(_text, grid["sites"]))
+            if not all(s.layer < n_layers for s in sites) or any(h >= n_heads for _, h in heads_of(sites)):
+                raise ValueError("sites outside the model")
             mediator, outcome, model = (_text(grid[name]) for name in ("mediator", "outcome", "model"))
 
         def stack(name: str) -> np.ndarray[Any, np.dtype[np.float64]] | None:
             values = [getattr(r, name) for r in rows]
             if any(v is None for v in values):
                 return None
-            if any(v.shape != (len(heads),) for v in values):
+            if any(v.shape != (len(sites),) for v in values):
                 raise StoreError(
-                    f"{self._lines(contrast)} is damaged: a line has not one value a head", hint=_DELETE
+                    f"{self._lines(contrast)} is damaged: a line has not one value a site", hint=_DELETE
                 )
             return np.stack(values)
 
@@ -182,7 +183,7 @@ class Saved:
             clusters=tuple(r.cluster for r in rows),
             n_layers=n_layers,
             n_heads=n_heads,
-            heads=heads,
+            sites=sites,
             y00=np.array([r.y00 for r in rows]),
             y11=np.array([r.y11 for r in rows]),
             y10=stack("y10"),

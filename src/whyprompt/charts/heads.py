@@ -40,11 +40,10 @@ _NAMES = {"nie": "NIE", "nde": "NDE", "pure_nie": "pure NIE", "total_nde": "tota
 
 def head_words(inference: Any, at: int) -> str:  # noqa: ANN401 - arrays over heads
     """Say what one head does, in the words that every mark of it carries."""
-    layer, head = inference.heads[at]
     name = _NAMES.get(inference.quantity, inference.quantity)
     part = inference.parts[at]
     return (
-        f"layer {layer} head {head}: {name} {format_number(part.estimate)} ({span(*part.ends)}), "
+        f"{part.label}: {name} {format_number(part.estimate)} ({span(*part.ends)}), "
         f"q {format_number(float(inference.q_value[at]), digits=2)}, family-wise p "
         f"{format_number(part.p_adjusted, digits=2)}"
     )
@@ -390,7 +389,7 @@ def head_items_plot(
         .encode(
             x=alt.X(
                 "effect:Q",
-                title=title_lines(f"{name} of layer {head[0]} head {head[1]} on {sweep.outcome}", width),
+                title=title_lines(f"{name} of head {head[0]}.{head[1]} on {sweep.outcome}", width),
             ),
             y=y,
             color=alt.Color(
@@ -407,7 +406,7 @@ def head_items_plot(
     return layered(
         bars,
         zero,
-        description=f"{name} of layer {head[0]} head {head[1]}, item by item: positive in {up} of "
+        description=f"{name} of head {head[0]}.{head[1]}, item by item: positive in {up} of "
         f"{len(rows)}, mean {format_number(float(effect.mean()))}.",
         width=width,
         height=max(90, min(14 * len(rows), 800)),
@@ -423,7 +422,7 @@ def position(heads: Sequence[tuple[int, int]], head: tuple[int, int], where: str
     """Find a head; `MediationError` where it is not there."""
     if head not in heads:
         raise MediationError(
-            f"{where} has no layer {head[0]} head {head[1]}",
+            f"{where} has no head {head[0]}.{head[1]}",
             hint=f"its {counted(len(heads), 'head')} run from {heads[0]} to {heads[-1]}",
         )
     return list(heads).index(head)

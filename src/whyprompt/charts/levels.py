@@ -107,7 +107,7 @@ def attention_plot(
         bars,
         strip,
         text,
-        description=f"Attention of layer {head[0]} head {head[1]} on item {picture.item_id} under "
+        description=f"Attention of head {head[0]}.{head[1]} on item {picture.item_id} under "
         f"{picture.arm}, by segment: {said}.",
         width=width,
         height=190,

@@ -17,7 +17,7 @@ from whyprompt._summary import figures, parts_table
 from whyprompt._words import format_number, percent
 from whyprompt.errors import MediationError
 from whyprompt.mediation.intervals import DRAWS, interval_words, mean_interval, units_of
-from whyprompt.mediation.results import column, columns_of, estimates
+from whyprompt.mediation.results import column, columns_of, estimates, heads_of
 from whyprompt.results import Estimate, Result
 from whyprompt.stats import resampling
 from whyprompt.stats.clusters import cluster_sums
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from whyprompt.mediation.engine.sites import Site
     from whyprompt.mediation.results import Head, Sweep
 
     Array = NDArray[np.float64]
@@ -39,9 +40,9 @@ _NAMES = {"nie": "NIE", "nde": "NDE", "pure_nie": "pure NIE", "total_nde": "tota
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeadInference(Result):
-    r"""Which heads, or sets of heads, have an effect, and how sure one may be.
+    r"""Which sites (heads and others), or sets of them, have an effect, and how sure one may be.
 
-    `overall` is the total effect, `parts` the mean effect of every head or set, in the sweep's order, each
+    `overall` is the total effect, `parts` the mean effect of every site or set, in the sweep's order, each
     with its cluster-robust error (CR2) and bootstrap-t interval, for one part at a time and infinite where
     the items do not bound the mean. Every p is the larger of two: that of a studentised bootstrap of whole
     clusters, which takes the effects as skewed as they are, and that of sign flips, which is exact where
@@ -52,10 +53,10 @@ class HeadInference(Result):
     Attributes
     ----------
     quantity : {"nie", "nde", "pure_nie", "total_nde"}
-    heads : tuple of (layer, head)
+    sites : tuple of Site
         Of the parts; empty where they are sets.
-    sets : mapping of str to tuple of (layer, head)
-        Of the parts; empty where they are single heads.
+    sets : mapping of str to tuple of Site
+        Of the parts; empty where they are single sites.
     q_value : ndarray, shape (parts,)
         False discovery rate: how many parts' \|t\| would be as large by chance, of those that are. By
         chance is counted over all parts, since a skewed head's \|t\| is large more often than another's.
@@ -73,8 +74,8 @@ class HeadInference(Result):
     """
 
     quantity: str
-    heads: tuple[Head, ...]
-    sets: Mapping[str, tuple[Head, ...]]
+    sites: tuple[Site, ...]
+    sets: Mapping[str, tuple[Site, ...]]
     q_value: Array
     nde: Array | None
     n_clusters: int
@@ -82,6 +83,11 @@ class HeadInference(Result):
     exhaustive: bool
     alpha: float
     split_half: Result | None
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The heads among the sites."""
+        return heads_of(self.sites)
 
     @cached_property
     def mean(self) -> Array:
@@ -94,17 +100,17 @@ class HeadInference(Result):
         return 2.0 ** (1 - self.n_clusters)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a head, the largest absolute effect first; or one row a set, in the sweep's order.
+        """One row a site, the largest absolute effect first; or one row a set, in the sweep's order.
 
         Returns
         -------
         pandas.DataFrame
-            Columns layer and head (or set and n_heads), the quantity's name, nde (beside nie), std_error,
-            ci_low, ci_high, t, p_value, p_adjusted, q_value.
+            Columns layer and head (or site, kind and layer where not all are heads; or set and n_sites), the
+            quantity's name, nde (beside nie), std_error, ci_low, ci_high, t, p_value, p_adjusted, q_value.
         """
         import pandas as pd
 
-        columns: dict[str, Any] = columns_of(self.heads, self.sets)
+        columns: dict[str, Any] = columns_of(self.sites, self.sets)
         columns[self.quantity] = self.mean
         if self.nde is not None:
             columns["nde"] = self.nde
@@ -237,7 +243,7 @@ def contrast_heads(
     --------
     >>> contrast_heads(worked, cut_before_answer).sentence  # doctest: +SKIP
     """
-    for name in ("heads", "sets", "outcome", "mediator"):
+    for name in ("sites", "sets", "outcome", "mediator"):
         if getattr(sweep, name) != getattr(other, name):
             raise MediationError(f"the two sweeps differ in {name}", hint="run both with the same options")
     at = {item: i for i, item in enumerate(other.item_ids)}
@@ -295,7 +301,7 @@ def _infer(
         axis=f"{_NAMES[quantity]} on {sweep.outcome}",
         sentence="",
         quantity=quantity,
-        heads=sweep.heads,
+        sites=sweep.sites,
         sets=sweep.sets,
         q_value=q_value,
         nde=nde,

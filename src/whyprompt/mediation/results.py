@@ -30,13 +30,16 @@ import numpy as np
 from whyprompt._display import Cells, Shown
 from whyprompt._words import counted, format_number
 from whyprompt.errors import MediationError
+from whyprompt.mediation.engine.sites import as_sites
 from whyprompt.results import Estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
+
+    from whyprompt.mediation.engine.sites import Site
 
     Array = NDArray[np.float64]
 
@@ -49,11 +52,6 @@ _HINTS = {
     "controlled_effect": "knockout_sweep gives it",
 }
 _CLEAN, _PATCHED = ("y00", "y11", "y"), ("y10", "y01", "y_cut")
-
-
-def head_words(head: Head) -> str:
-    """Name a head."""
-    return f"layer {head[0]} head {head[1]}"
 
 
 def column(parts: tuple[Estimate, ...], name: str) -> Array:
@@ -85,7 +83,7 @@ class Stored:
         [-1.5]
         """
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in values.items()}
+        return {k: _written(k, v) for k, v in values.items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -93,11 +91,17 @@ class Stored:
         return cls(**{name: _read(name, value) for name, value in data.items()})
 
 
-def _read(name: str, value: Any) -> Any:  # noqa: ANN401  # any field of the classes below
+def _written(name: str, value: Any) -> Any:  # noqa: ANN401  # any field of the classes below
     if name == "sets":
-        return {key: _read("heads", heads) for key, heads in value.items()}
-    if name == "heads":
-        return tuple((int(layer), int(head)) for layer, head in value)
+        return {key: _written("sites", own) for key, own in value.items()}
+    if name == "sites":
+        return [str(site) for site in value]
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _read(name: str, value: Any) -> Any:  # noqa: ANN401  # any field of the classes below
+    if name in {"sites", "sets"}:
+        return value  # their names; the sweep reads them
     if isinstance(value, list):
         return np.asarray(value, dtype=np.float64) if name.startswith("y") else tuple(value)
     return value
@@ -171,7 +175,7 @@ def stacked(rows: Sequence[PairOutcomes]) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sweep(Stored, Shown):
-    """Effects of single heads, or joint effects of sets of heads, item by item.
+    """Effects of single sites (heads and others), or joint effects of sets of them, item by item.
 
     They are natural ones, `nie`, `nde`, `pure_nie` and `total_nde`; or, of a knockout, the
     `controlled_effect`, which compares one prompt with itself, edges cut, and is no natural indirect effect.
@@ -185,10 +189,11 @@ class Sweep(Stored, Shown):
     item_ids, clusters : tuple of str
     n_layers, n_heads : int
         Size of the model's grid of heads.
-    heads : tuple of (layer, head)
-        The single heads swept, in the order of the arrays' last axis; empty where sets were swept.
-    sets : mapping of str to tuple of (layer, head)
-        The named sets swept, in the order of the arrays' last axis; empty where heads were.
+    sites : tuple of Site
+        What was swept one by one, in the order of the arrays' last axis; empty where sets were swept. Names
+        ("head 14.1", "mlp 14") and pairs (layer, head) will do.
+    sets : mapping of str to tuple of Site
+        The named sets swept, in the order of the arrays' last axis; empty where single sites were.
     y00, y11 : ndarray or None, shape (items,)
         Outcomes of the clean runs; None in a knockout.
     y10, y01 : ndarray or None, shape (items, mediators)
@@ -227,18 +232,27 @@ class Sweep(Stored, Shown):
     clusters: tuple[str, ...] = ()
     n_layers: int = 0
     n_heads: int = 0
-    heads: tuple[Head, ...] = ()
-    sets: Mapping[str, tuple[Head, ...]] = field(default_factory=dict)
+    sites: tuple[Site, ...] = ()
+    sets: Mapping[str, tuple[Site, ...]] = field(default_factory=dict)
     segment: str = ""
     arm: int | None = None
     floor: float | None = None
     notes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sites", as_sites(self.sites))
+        object.__setattr__(self, "sets", {name: as_sites(own) for name, own in self.sets.items()})
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The heads among the sites."""
+        return heads_of(self.sites)
+
     @property
     def sentence(self) -> str:
         """What was swept, in words; `infer_heads` says what may be said of it."""
         shapes = [np.shape(x) for x in (getattr(self, n) for n in (*_PATCHED, *_CLEAN)) if x is not None]
-        what = counted(math.prod(shapes[0][1:]), "set" if self.sets else "head") if shapes else "no head"
+        what = counted(math.prod(shapes[0][1:]), self.kind) if shapes else "no head"
         effects = ", ".join(self.quantities) or "no effects"
         return f"{effects} of {what}, each of {counted(shapes[0][0] if shapes else 0, 'item')}; no intervals."
 
@@ -247,7 +261,7 @@ class Sweep(Stored, Shown):
         means = [self.effect(q).mean(0).ravel() for q in self.quantities]
         order = np.argsort(-np.abs(means[0]), kind="stable").tolist() if means and self.labels else []
         rows = [[self.labels[k], *(format_number(float(m[k])) for m in means)] for k in order]
-        return ["set" if self.sets else "head", *(f"mean {q}" for q in self.quantities)], rows
+        return [self.kind, *(f"mean {q}" for q in self.quantities)], rows
 
     def _remarks(self) -> tuple[str, ...]:
         return self.notes
@@ -290,8 +304,13 @@ class Sweep(Stored, Shown):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the heads or sets."""
-        return tuple(self.sets) or tuple(map(head_words, self.heads))
+        """Names of the sites or sets."""
+        return tuple(self.sets) or tuple(map(str, self.sites))
+
+    @property
+    def kind(self) -> str:
+        """What one of them is: "set", or the one kind of all sites, or "site"."""
+        return "set" if self.sets else kind_of(self.sites)
 
     def effect(self, quantity: str) -> Array:
         """One effect by its name, items x mediators.
@@ -325,7 +344,8 @@ class Sweep(Stored, Shown):
         """
         out = np.full((len(self.item_ids), self.n_layers, self.n_heads), np.nan)
         layers, heads = np.array(self.heads, dtype=np.intp).reshape(-1, 2).T
-        out[:, layers, heads] = self.effect(quantity)[:, : len(self.heads)]
+        at = [k for k, site in enumerate(self.sites) if site.kind == "head"]
+        out[:, layers, heads] = self.effect(quantity)[:, at]
         return out
 
     def ranked(self, quantity: str = "nie") -> tuple[Head, ...]:
@@ -335,20 +355,21 @@ class Sweep(Stored, Shown):
         -------
         tuple of (layer, head)
         """
-        return tuple(self.heads[i] for i in np.argsort(-self.effect(quantity).mean(0), kind="stable"))
+        down = np.argsort(-self.effect(quantity).mean(0), kind="stable")
+        return heads_of([self.sites[i] for i in down])
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an item and head or set.
+        """One row an item and site or set.
 
         Returns
         -------
         pandas.DataFrame
-            Columns item_id, cluster, layer and head (or set and n_heads), te (not of a knockout), and the
-            effects that were run.
+            Columns item_id, cluster, layer and head (or site, kind and layer where not all are heads; or set
+            and n_sites), te (not of a knockout), and the effects that were run.
         """
         import pandas as pd
 
-        names = columns_of(self.heads, self.sets)
+        names = columns_of(self.sites, self.sets)
         n, k = len(self.item_ids), len(self.labels)
         return pd.DataFrame(
             {"item_id": np.repeat(self.item_ids, k), "cluster": np.repeat(self.clusters, k)}
@@ -385,8 +406,22 @@ class Sweep(Stored, Shown):
         return array
 
 
-def columns_of(heads: tuple[Head, ...], sets: Mapping[str, tuple[Head, ...]]) -> dict[str, list[Any]]:
-    """Columns that name heads, or sets."""
+def heads_of(sites: Iterable[Site]) -> tuple[Head, ...]:
+    """Give the heads among some sites, as (layer, head)."""
+    return tuple((s.layer, s.number) for s in sites if s.kind == "head" and s.number is not None)
+
+
+def kind_of(sites: Iterable[Site]) -> str:
+    """Give the one kind of all sites, or "site"; heads where there are none."""
+    kinds = {site.kind for site in sites} or {"head"}
+    return kinds.pop() if len(kinds) == 1 else "site"
+
+
+def columns_of(sites: Sequence[Site], sets: Mapping[str, tuple[Site, ...]]) -> dict[str, list[Any]]:
+    """Columns that name sites, or sets."""
     if sets:
-        return {"set": list(sets), "n_heads": [len(own) for own in sets.values()]}
-    return {"layer": [layer for layer, _ in heads], "head": [head for _, head in heads]}
+        return {"set": list(sets), "n_sites": [len(own) for own in sets.values()]}
+    layers = [site.layer for site in sites]
+    if kind_of(sites) == "head":
+        return {"layer": layers, "head": [site.number for site in sites]}
+    return {"site": [str(site) for site in sites], "kind": [site.kind for site in sites], "layer": layers}

@@ -9,8 +9,9 @@ import numpy as np
 
 from whyprompt._words import counted, percent
 from whyprompt.errors import MediationError
+from whyprompt.mediation.engine.sites import as_sites
 from whyprompt.mediation.intervals import check_level, interval_words, mean_interval, share_interval
-from whyprompt.mediation.results import columns_of
+from whyprompt.mediation.results import columns_of, heads_of
 from whyprompt.mediation.sweep import head_sweep, open_runner, set_sweep, sweep_rows
 from whyprompt.results import Estimate, Result
 
@@ -98,7 +99,7 @@ class HeadSearch(Result):
         import pandas as pd
 
         n = len(self.path)
-        columns: dict[str, Any] = {"n_heads": np.arange(1, n + 1), **columns_of(self.path, {})}
+        columns: dict[str, Any] = {"n_heads": np.arange(1, n + 1), **columns_of(as_sites(self.path), {})}
         for quantity in self.held_out:
             columns[f"search_{quantity}"] = self.searched[quantity]
             columns[f"held_out_{quantity}"] = self.held_out[quantity]
@@ -191,7 +192,7 @@ def find_heads(
     if sweep is None:
         sweep = head_sweep(model, seen, **options)
     score, total = _scores(sweep, seen)
-    ranking = [sweep.heads[i] for i in np.argsort(-score, kind="stable")]
+    ranking = heads_of([sweep.sites[i] for i in np.argsort(-score, kind="stable")])
     ways = [q for q in _WAYS if q in sweep.quantities]
 
     path: list[Head] = []
@@ -204,10 +205,10 @@ def find_heads(
             return np.stack([joint.effect(q).mean(0) for q in ways]) / total
 
         if method == "ranked":
-            path = ranking[:max_heads]
+            path = [*ranking[:max_heads]]
             curve = list(grow([path[: k + 1] for k in range(len(path))]).T)
         else:
-            pool = ranking[:candidates]
+            pool = [*ranking[:candidates]]
             while pool and len(path) < max_heads and not (curve and curve[-1].min() >= share):
                 shares = grow([[*path, h] for h in pool])
                 best = int(np.argmax(shares.mean(0)))

@@ -21,6 +21,7 @@ from whyprompt.mediation.engine.runner import (
     run_pairs,
     score_of,
 )
+from whyprompt.mediation.engine.sites import as_sites, check_sites
 from whyprompt.mediation.results import PairOutcomes, Sweep, stacked
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from whyprompt._progress import Progress
     from whyprompt.mediation.engine.engine import ModelRuntime
+    from whyprompt.mediation.engine.sites import Site
     from whyprompt.mediation.pairs import PromptPair
     from whyprompt.mediation.results import Head
 
@@ -193,16 +195,16 @@ def sweep_rows(
 ) -> Sweep:
     """Sweep named sets of heads, or single heads, on a model that is open already."""
     runtime = runner.runtime
-    sets: dict[str, tuple[Head, ...]] = {}
-    heads: tuple[Head, ...] = ()
+    sets: dict[str, tuple[Site, ...]] = {}
+    sites: tuple[Site, ...] = ()
     if isinstance(rows, dict):
         for name, own in rows.items():
             if not own:
                 raise MediationError(f"the set {name!r} holds no heads")
-            sets[name] = tuple(check_heads(own, runtime.n_layers, runtime.n_heads))
+            sets[name] = as_sites(check_heads(own, runtime.n_layers, runtime.n_heads))
     else:
-        heads = tuple(check_heads(rows, runtime.n_layers, runtime.n_heads))
-    runner = replace(runner, rows=[*sets.values()] or [(head,) for head in heads])
+        sites = as_sites(check_heads(rows, runtime.n_layers, runtime.n_heads))
+    runner = replace(runner, rows=[*sets.values()] or [(site,) for site in sites])
 
     def run(packs: list[list[PromptPair]]) -> Iterator[tuple[int, list[PairOutcomes]]]:
         if not goes_apart():
@@ -223,7 +225,11 @@ def sweep_rows(
         done=done,
     )
     return Sweep(
-        mediator=runner.mediator, outcome=runner.outcome, heads=heads, sets=sets, **_found(runtime, found)
+        mediator=runner.mediator,
+        outcome=runner.outcome,
+        sites=sites,
+        sets=sets,
+        **_found(runtime, found),
     )
 
 
@@ -374,7 +380,7 @@ def knockout_sweep(
                 keep = torch.ones(shape, dtype=torch.bool, device=world.hidden.device)
                 for start, stop in (pair.segments1 if arm else pair.segments0)[segment]:
                     keep[:, start:stop] = False
-                jobs.append(Job(world, [(h,) for h in chosen], cut_edges(keep), pair.item_id))
+                jobs.append(Job(world, [(site,) for site in as_sites(chosen)], cut_edges(keep), pair.item_id))
             for pair, world, out in zip(pack, worlds, runtime.patched_many(jobs), strict=True):
                 y, cut = float(score_of(world.log_probs[None], outcome)[0]), score_of(out, outcome)
                 yield PairOutcomes(
@@ -398,7 +404,7 @@ def knockout_sweep(
         )
         found = _found(runtime, rows)
         return Sweep(
-            mediator="edges", outcome=outcome, heads=tuple(chosen), segment=segment, arm=arm, **found
+            mediator="edges", outcome=outcome, sites=as_sites(chosen), segment=segment, arm=arm, **found
         )
 
 
@@ -451,11 +457,7 @@ def check_heads(heads: Sequence[Head] | None, n_layers: int, n_heads: int) -> li
     out = [(int(layer), int(head)) for layer, head in heads]
     if not out:
         raise MediationError("heads is empty", hint="leave it out for all heads")
-    for layer, head in out:
-        if not (0 <= layer < n_layers and 0 <= head < n_heads):
-            raise MediationError(
-                f"head ({layer}, {head}) is out of range: the model has {n_layers} layers of {n_heads} heads"
-            )
+    check_sites(as_sites(out), n_layers, lambda *_: n_heads)
     if len(set(out)) != len(out):
         raise MediationError("heads names a head twice")
     return out

@@ -103,7 +103,7 @@ def _search(found: StudyMediation) -> list[Block]:
     columns |= {f"held out, {names[q]}": shares for q, shares in search.held_out.items()}
     rows = [
         (
-            f"{k}: layer {layer} head {head}",
+            f"{k}: head {layer}.{head}",
             *(num(float(shares[k - 1]), percent=True) for shares in columns.values()),
             "yes" if k <= len(search.heads) else "no",
         )
@@ -230,7 +230,7 @@ def _beside(found: StudyMediation) -> list[Block]:
     rows: list[tuple[Cell | str, ...]] = []
     for row in comparison.to_frame().head(_LISTED).to_dict("records"):
         cells = [num(row[k]) for k in ("acme", "acme_low", "acme_high", "nie", "nie_low", "nie_high")]
-        rows.append((f"layer {row['layer']} head {row['head']}", *cells, p_value(row["p_adjusted"])))
+        rows.append((f"head {row['layer']}.{row['head']}", *cells, p_value(row["p_adjusted"])))
     return [
         Text(
             "Statistical mediation is what one could do who may look but not touch: a head's attention "
@@ -325,7 +325,7 @@ def _by_task(found: StudyMediation, effect: Any) -> Table:  # noqa: ANN401 - a S
             "total effect, swept",
             "from",
             "to",
-            f"NIE of {layer}.{head}",
+            f"NIE of head {layer}.{head}",
             "from",
             "to",
         ),

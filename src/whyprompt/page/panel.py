@@ -45,7 +45,7 @@ def head_panel(found: StudyMediation) -> Panel:
         for name, *arms in zip(found.capture.segments, *_mean_mass(found, inference.heads[best]), strict=True)
     ]
     return Panel(
-        options=tuple((i, "layer {} head {}".format(*inference.heads[i])) for i in order),
+        options=tuple((i, "head {}.{}".format(*inference.heads[i])) for i in order),
         words=head_words(inference, best),
         order=tuple(downward),
         items=table("Its effect, item by item", ("item", "task", "NIE", "total effect"), items),

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from whyprompt.mediation.engine.engine import ModelRuntime
+    from whyprompt.mediation.engine.sites import Site
     from whyprompt.mediation.pairs import PromptPair
-    from whyprompt.mediation.results import Head, PairOutcomes
+    from whyprompt.mediation.results import PairOutcomes
 
-    Unit = tuple[Sequence[Sequence[Head]], Sequence[PromptPair]]
+    Unit = tuple[Sequence[Sequence[Site]], Sequence[PromptPair]]
 
 # How a worker gets the model, which itself is not sent about. Nowhere, unless a caller says so.
 _loader: ContextVar[Callable[[], Any] | None] = ContextVar("whyprompt_model_loader", default=None)
@@ -86,7 +87,7 @@ class Opening:
 
 @dataclass(frozen=True, kw_only=True)
 class PairWork:
-    """The work of running packs of pairs; a unit has the sets of heads too, for a search takes many."""
+    """The work of running packs of pairs; a unit has the sets of sites too, for a search takes many."""
 
     opening: Opening
     like: dict[str, Any]

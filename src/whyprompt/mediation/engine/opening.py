@@ -16,6 +16,7 @@ from whyprompt.mediation.engine.engine import ModelRuntime, Recorder, check_fini
 from whyprompt.mediation.engine.intercept import handling, intercept
 from whyprompt.mediation.engine.packing import WORTHWHILE, Packed, plan_stretches
 from whyprompt.mediation.engine.patching import Job
+from whyprompt.mediation.engine.sites import Site
 from whyprompt.mediation.engine.support import refuse, refuse_known, refusing, tolerance
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ def _try_stages(runtime: ModelRuntime, whole: World, item: str) -> ModelRuntime:
     """
     count = min(_STAGES, runtime.n_layers)
     at = sorted({round(i * (runtime.n_layers - 1) / max(1, count - 1)) for i in range(count)})
-    rows = [[(layer, head) for head in range(runtime.n_heads)] for layer in at]
+    rows = [[Site("head", layer, head) for head in range(runtime.n_heads)] for layer in at]
     nothing = set_output([replace(state, z=torch.zeros_like(state.z)) for state in whole.layers])
     jobs = [Job(whole, rows, nothing, item), Job(whole, rows[:1] + rows[-1:], nothing, item)]
     at_once = replace(runtime, at_once=True)

@@ -22,22 +22,21 @@ if TYPE_CHECKING:
     from whyprompt.mediation.engine.actions import Action
     from whyprompt.mediation.engine.attention import LayerState, World
     from whyprompt.mediation.engine.intercept import AttentionCall
-
-    HeadSet = Sequence[tuple[int, int]]
+    from whyprompt.mediation.engine.sites import Site
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Patched runs of one clean run: the (layer, head) pairs that each row patches, and what a patch does."""
+    """Patched runs of one clean run: the sites that each row patches, and what a patch does."""
 
     base: World
-    rows: Sequence[HeadSet]
+    rows: Sequence[Sequence[Site]]
     action: Action
     item: str = ""
 
     def entry(self, row: int) -> int:
         """First layer that a row patches."""
-        return min(layer for layer, _ in self.rows[row])
+        return min(site.layer for site in self.rows[row])
 
 
 Part = tuple[int, tuple[int, ...]]
@@ -116,10 +115,10 @@ class Plan:
             self.in_play[layer] += range(first, first + count)
             self._slices[layer].append(slice(start, start + count))
             patched = [
-                (number, head)
+                (number, site.number)
                 for number, row in enumerate(rows, start=1)
-                for at, head in job.rows[row]
-                if at == layer
+                for site in job.rows[row]
+                if site.layer == layer and site.kind == "head"
             ]
             # On the processor: which device a layer is on, it alone knows.
             self._entries[layer].append(

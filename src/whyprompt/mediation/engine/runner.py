@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from whyprompt.mediation.engine.actions import Action
     from whyprompt.mediation.engine.attention import World
     from whyprompt.mediation.engine.engine import ModelRuntime
+    from whyprompt.mediation.engine.sites import Site
     from whyprompt.mediation.pairs import PromptPair
-    from whyprompt.mediation.results import Head
 
 Mediator = Literal["head_output", "attention_row"]
 Outcome = Literal["log_prob", "prob", "margin"]
@@ -56,7 +56,7 @@ class Runner:
     """Runs pairs: both clean runs, and the crossed runs that the directions need."""
 
     runtime: ModelRuntime
-    rows: Sequence[Sequence[Head]]
+    rows: Sequence[Sequence[Site]]
     mediator: Mediator
     directions: frozenset[str]
     outcome: Outcome
@@ -158,7 +158,7 @@ class Runner:
 
     def digest(self, pair: PromptPair) -> str:
         """Name everything that a saved item's numbers depend on, but for the model."""
-        rows = [[tuple(h) for h in row] for row in self.rows]
+        rows = [[str(site) for site in row] for row in self.rows]
         foil = pair.foil_ids if self.outcome == "margin" else None
         return digest_of(pair.ids0, pair.ids1, pair.answer_ids, foil, self.mediator, self.outcome, rows)
 

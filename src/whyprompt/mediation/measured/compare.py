@@ -10,10 +10,11 @@ from scipy import stats
 
 from whyprompt._words import counted, percent
 from whyprompt.errors import MediationError
+from whyprompt.mediation.engine.sites import as_sites
 from whyprompt.mediation.inference import infer_heads
 from whyprompt.mediation.measured.counterfactual import widened
 from whyprompt.mediation.measured.overlap import ENOUGH, share_inside
-from whyprompt.mediation.results import column, columns_of, estimates
+from whyprompt.mediation.results import column, columns_of, estimates, heads_of
 from whyprompt.results import Result
 from whyprompt.stats.several import normal_scores, reach, step_down
 
@@ -89,7 +90,7 @@ class MediationComparison(Result):
         """
         import pandas as pd
 
-        columns: dict[str, Any] = {**columns_of(self.heads, {}), **_effects("acme", self.acme)}
+        columns: dict[str, Any] = {**columns_of(as_sites(self.heads), {}), **_effects("acme", self.acme)}
         columns |= {"overlap": self.overlap, **_effects("nie", self.nie)}
         columns["difference"] = column(self.parts, "estimate")
         columns["p_adjusted"] = column(self.parts, "p_adjusted")
@@ -266,19 +267,15 @@ def _acme(mass: Array, y: Array, confounders: Array, own: int, weights: Array) -
 def _heads(
     sweep: Sweep, capture: AttentionCapture, heads: Sequence[Head] | None
 ) -> tuple[tuple[Head, ...], list[int], list[int]]:
-    places = [{h: i for i, h in enumerate(side.heads)} for side in (sweep, capture)]
-    chosen = (
-        tuple(h for h in sweep.heads if h in places[1])
-        if heads is None
-        else tuple((int(layer), int(head)) for layer, head in heads)
-    )
+    places = [{h: i for i, h in enumerate(sites)} for sites in (sweep.sites, as_sites(capture.heads))]
+    chosen = tuple(site for site in sweep.sites if site in places[1]) if heads is None else as_sites(heads)
     if not chosen:
         raise MediationError("the sweep and the capture have no head in common, or heads is empty")
     for name, place in zip(("sweep", "capture"), places, strict=True):
         missing = [h for h in chosen if h not in place]
         if missing:
-            raise MediationError(f"the {name} does not hold head {missing[0]}", hint="run it on all heads")
-    return chosen, [places[0][h] for h in chosen], [places[1][h] for h in chosen]
+            raise MediationError(f"the {name} does not hold {missing[0]}", hint="run it on all heads")
+    return heads_of(chosen), [places[0][h] for h in chosen], [places[1][h] for h in chosen]
 
 
 def _items(sweep: Sweep, capture: AttentionCapture) -> list[int]:

@@ -183,7 +183,7 @@
     var svg = map.querySelector("svg");
     svg.setAttribute("aria-label", svg.getAttribute("aria-label") + " Arrow keys move between heads, Enter chooses one.");
     map.querySelectorAll("svg [aria-label]").forEach(function (node) {
-      var found = /^layer (\d+) head (\d+):/.exec(node.getAttribute("aria-label"));
+      var found = /^head (\d+)\.(\d+):/.exec(node.getAttribute("aria-label"));
       if (!found || number[found[1] + "." + found[2]] === undefined) { return; }
       var at = number[found[1] + "." + found[2]];
       node.dataset.head = String(at);
