@@ -69,7 +69,8 @@ class Batches:
                 answer = {"status_code": 500, "body": {"error": {"message": "odd"}}}
             rows.append({"custom_id": row["custom_id"], "response": answer, "error": None})
         # In no order, as the documentation says.
-        self.files["out" + name] = "\n".join(map(json.dumps, reversed(rows)))
+        lines = [*map(json.dumps, reversed(rows)), "", '{"custom_id": ', '{"custom_id": 1, "response": []}']
+        self.files["out" + name] = "\n".join(lines)
         return {"id": name, "status": self.state, "output_file_id": "out" + name}
 
 

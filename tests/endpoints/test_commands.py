@@ -35,7 +35,7 @@ def test_the_probe_the_count_and_the_run(run, study, toy, tmp_path):
     code, out, _ = run("run", path, "--dry-run")
     assert code == 0
     assert "16 trials of 4 items" in out
-    assert "By an estimate of three characters a token, at most 16 requests, " in out
+    assert "By an estimate of three bytes of text a token, at most 16 requests, " in out
     assert "EUR, the probe's few aside." in out
     assert "  ok  sampling: temperature is honoured" in out
     code, out, err = run("run", path, "--out", tmp_path / "runs")

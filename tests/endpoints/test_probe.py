@@ -148,6 +148,38 @@ def test_a_page_of_html(fake, plan, tmp_path):
         run_study(plan(fake(html=True).url), tmp_path)
 
 
+ODD = [None, 5, "x", [], {}, [None], [5], {"a": []}]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_json_where_a_server_says_what_it_has_is_no_traceback(fake, plan, odd):
+    for path, said in (
+        ("/v1/models", odd),
+        ("/v1/models", {"data": odd}),
+        ("/v1/models", {"data": [{"id": "toy", "meta": odd}]}),
+        ("/props", {"default_generation_settings": odd}),
+        ("/tokenize", odd),
+        ("/apply-template", odd),
+    ):
+        verb = "POST" if path in {"/tokenize", "/apply-template"} else "GET"
+        routes = {**toy_routes(), (verb, path): lambda _body, said=said: (200, said)}
+        study = plan(fake(routes).url, n=1, model=TOY)
+        if path == "/v1/models" and not isinstance(said, dict):
+            with pytest.raises(ModelError, match="answers with no JSON"):
+                dry_run(study)
+        else:
+            assert dry_run(study).trials == 2
+
+
+@pytest.mark.parametrize("later", ["<html>gone</html>", {"oops": 1}, {"tokens": ["7"]}])
+def test_a_server_that_no_longer_tokenises_is_named(fake, plan, later):
+    asked_before = iter(range(100))
+    tokens = lambda _body: (200, {"tokens": [1, 2]} if next(asked_before) < 5 else later)  # noqa: E731 - a route
+    server = fake(toy_routes(tokenizes=True) | {("POST", "/tokenize"): tokens})
+    with pytest.raises(ModelError, match="/tokenize answers with"):
+        dry_run(plan(server.url, n=1, model=TOY | {"api": "completions"}))
+
+
 def test_another_model_than_the_one_asked_for(fake):
     with pytest.raises(ModelError, match="asked for the model 'smollm2' and answers as 'toy'"):
         asked(fake(toy_routes()).url)

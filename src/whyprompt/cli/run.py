@@ -140,7 +140,7 @@ def _at_most(count: RunResult) -> str:
     money = f", {format_number(paid['money'])} {count.currency}" if "money" in paid else ""
     sent, tokens = counted(int(paid["requests"]), "request"), counted(int(paid["tokens"]), "token")
     exact = all(c.verdict == "passes" for c in count.checks if c.name == "tokens")
-    at_most = "At most" if exact else "By an estimate of three characters a token, at most"
+    at_most = "At most" if exact else "By an estimate of three bytes of text a token, at most"
     return f"{at_most} {sent}, {tokens}{money}, the probe's few aside."
 
 

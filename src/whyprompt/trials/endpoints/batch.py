@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from whyprompt.errors import ModelError, WhypromptError
 from whyprompt.trials.endpoints.client import NO_BATCHES
-from whyprompt.trials.endpoints.wire import Reply
+from whyprompt.trials.endpoints.wire import Reply, dict_of
 from whyprompt.trials.result import now
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ async def _collect(
             break
         if not isinstance(status, str):
             raise ModelError(f"the endpoint does not say how batch {batch!r} stands", hint=NO_BATCHES)
-        done = (state.get("request_counts") or {}).get("completed", 0)
+        done = dict_of(state.get("request_counts")).get("completed", 0)
         told(f"a batch is {status}, {done} of its requests are done")
         await asyncio.sleep(wait)
         wait = min(_LONGEST_POLL_S, wait * 1.5)
@@ -131,20 +131,29 @@ async def _collect(
         if state.get(name):
             text = await client.call_text(f"files/{state[name]}/content")
             for line in text.splitlines():
-                _keep(client, json.loads(line), by_hash, state)
+                _keep(client, _row(line), by_hash, state)
     client.ledger.close_batch(batch)
     if status == "failed":
-        errors = (state.get("errors") or {}).get("data") or [{}]
-        said = client.clean(str(errors[0].get("message", "no reason is given")))
+        errors = dict_of(state.get("errors")).get("data")
+        first = dict_of(errors[0]) if isinstance(errors, list) and errors else {}
+        said = client.clean(str(first.get("message", "no reason is given")))
         raise ModelError(
             f"the endpoint refuses the batch: {said}", hint="leave batch out: each is then asked alone"
         )
 
 
+def _row(line: str) -> dict[str, Any]:
+    """Read one line of a batch's results; one that cannot be read answers nothing."""
+    try:
+        return dict_of(json.loads(line))
+    except ValueError:
+        return {}
+
+
 def _keep(client: Client, row: dict[str, Any], by_hash: dict[str, Request], state: dict[str, Any]) -> None:
     """Keep one line of a batch's results; one that failed is asked for alone afterwards."""
     key = str(row.get("custom_id"))
-    request, response = by_hash.get(key), row.get("response") or {}
+    request, response = by_hash.get(key), dict_of(row.get("response"))
     if request is None or client.ledger.find(key) is not None:
         return
     n = max(1, client.ledger.attempts(key))

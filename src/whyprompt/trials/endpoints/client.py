@@ -19,7 +19,7 @@ from whyprompt.errors import ModelError, WhypromptError
 from whyprompt.trials.endpoints.pace import Pace, retry_after
 from whyprompt.trials.endpoints.purse import Purse
 from whyprompt.trials.endpoints.refusals import code_of, message_of, reason_of
-from whyprompt.trials.endpoints.wire import Reply, kept_headers
+from whyprompt.trials.endpoints.wire import Reply, dict_of, kept_headers
 from whyprompt.trials.result import now
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Client:
         except ValueError:
             return reply.status_code, None
 
-    def look_now(self, path: str, body: dict[str, Any]) -> Any:  # noqa: ANN401 - any JSON
+    def look_now(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Post what costs nothing, and wait for it: while a plan is made nothing else is on its way."""
         import httpx2
 
@@ -120,7 +120,10 @@ class Client:
             raise self._unreachable(url, error) from None
         if response.status_code != 200:
             raise ModelError(f"{url} answers with {response.status_code}: {self.clean(message_of(response))}")
-        return response.json()
+        try:
+            return dict_of(response.json())
+        except ValueError:
+            raise ModelError(f"{url} answers with no JSON") from None
 
     async def _looked(self, call: Any, url: str) -> httpx2.Response:  # noqa: ANN401 - an awaitable of httpx2
         import httpx2

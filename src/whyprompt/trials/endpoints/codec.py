@@ -6,8 +6,9 @@ import json
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from whyprompt.errors import PromptError
+from whyprompt.errors import ModelError, PromptError
 from whyprompt.trials.endpoints.asking import Prompted
+from whyprompt.trials.endpoints.offers import whole_numbers
 from whyprompt.trials.models.local import Encoded
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ class EndpointCodec:
         Whether prompts are sent as messages. Such a prompt's text is the messages in JSON, and what follows.
     """
 
-    def __init__(self, post: Callable[[str, dict[str, Any]], Any], offers: Offers, *, chat: bool) -> None:
+    def __init__(
+        self, post: Callable[[str, dict[str, Any]], dict[str, Any]], offers: Offers, *, chat: bool
+    ) -> None:
         self.as_messages = chat
         self.tokenizes = offers.tokenize is not None and not chat
         self._offers = offers
@@ -51,7 +54,7 @@ class EndpointCodec:
         """Give messages as the text that stands for them, up to the start of the assistant's turn."""
         if self.as_messages:
             return json.dumps(list(messages), ensure_ascii=False) + "\n"
-        return str(self._post("/apply-template", {"messages": list(messages)})["prompt"])
+        return str(self._post("/apply-template", {"messages": list(messages)}).get("prompt", ""))
 
     def messages(self, prompt: Prompt) -> list[dict[str, str]]:
         """Give the messages that a prompt's text stands for; what follows them ends the user's last one."""
@@ -79,6 +82,8 @@ class EndpointCodec:
 
     def _asked(self, text: str, special: bool) -> tuple[int, ...]:  # noqa: FBT001 - the key of a cache
         said = self._post("/tokenize", self._offers.tokenize_body(text, special=special))
+        if said.get("tokens") != [] and not whole_numbers(said.get("tokens")):
+            raise ModelError("the endpoint's /tokenize answers without a list of tokens")
         return tuple(said["tokens"])
 
     def tokens(self, text: str, *, special: bool = False) -> tuple[int, ...]:
@@ -101,7 +106,7 @@ class EndpointCodec:
             return None
         if prompt.text not in self._counts:
             said = self._post("/apply-template", {"messages": self.messages(prompt)})
-            self._counts[prompt.text] = len(self._ids(str(said["prompt"]), False))
+            self._counts[prompt.text] = len(self._ids(str(said.get("prompt", "")), False))
         return self._counts[prompt.text]
 
     def encode(

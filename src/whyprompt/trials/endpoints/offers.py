@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from whyprompt.errors import ModelError
 from whyprompt.results import Check
 from whyprompt.trials.endpoints.asking import Asking, Prompted
+from whyprompt.trials.endpoints.wire import dict_of
 
 if TYPE_CHECKING:
     from whyprompt.results import Verdict
@@ -53,19 +54,21 @@ async def offered(client: Client) -> Offers:
             f"{client.settings.endpoint}/models answers with no JSON, but perhaps a page of HTML",
             hint="model.endpoint is the base URL of the interface, such as https://HOST/v1",
         )
-    rows = [r for r in (listed or {}).get("data") or () if isinstance(r, dict)] if status == 200 else []
+    data = dict_of(listed).get("data") if status == 200 else None
+    rows = [r for r in data if isinstance(r, dict)] if isinstance(data, list) else []
     mine = next((r for r in rows if r.get("id") == client.settings.name), rows[0] if len(rows) == 1 else {})
-    known = (mine.get("max_model_len"), mine.get("context_length"), (mine.get("meta") or {}).get("n_ctx"))
+    known = (mine.get("max_model_len"), mine.get("context_length"), dict_of(mine.get("meta")).get("n_ctx"))
     context = next((n for n in known if isinstance(n, int) and n > 0), None)
     status, props = await client.look("/props")
     llama = status == 200 and isinstance(props, dict) and "default_generation_settings" in props
     if llama:
-        context = props["default_generation_settings"].get("n_ctx", context)
+        own = dict_of(props["default_generation_settings"]).get("n_ctx")
+        context = own if isinstance(own, int) and own > 0 else context
     tokenize = None
     for name in ("content", "prompt"):
         body = Offers(tokenize=name, name=client.settings.name).tokenize_body("7 + 5", special=False)
         status, said = await client.look("/tokenize", body)
-        if status == 200 and isinstance(said, dict) and _whole_numbers(said.get("tokens")):
+        if status == 200 and isinstance(said, dict) and whole_numbers(said.get("tokens")):
             tokenize = name
             break
     message = {"messages": [{"role": "user", "content": "mark"}]}
@@ -81,14 +84,15 @@ async def offered(client: Client) -> Offers:
     )
 
 
-def _whole_numbers(value: object) -> bool:
+def whole_numbers(value: object) -> bool:
+    """Say whether something is a list of tokens' numbers, of one at least."""
     return isinstance(value, list) and bool(value) and all(isinstance(v, int) for v in value)
 
 
 async def tokenized(client: Client, offers: Offers, text: str, *, special: bool) -> tuple[int, ...]:
     """Give a text's tokens by the server."""
     status, said = await client.look("/tokenize", offers.tokenize_body(text, special=special))
-    if status != 200 or not isinstance(said, dict) or not _whole_numbers(said.get("tokens")):
+    if status != 200 or not isinstance(said, dict) or not whole_numbers(said.get("tokens")):
         raise ModelError(f"the endpoint's /tokenize answers with {status}")
     return tuple(said["tokens"])
 

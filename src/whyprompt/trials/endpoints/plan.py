@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from whyprompt.trials.plan import Trial, TrialPlan
 
 OVERFLOW = "beyond the context"
-# Rough, and said to be: three characters a token where the server does not tell.
-_CHARACTERS = 3
+# Rough, and said to be, where the server does not tell: three letters of English, or one of Chinese.
+_BYTES = 3
 
 
 class Wanted(NamedTuple):
@@ -142,7 +142,7 @@ def taken(plan: TrialPlan, codec: EndpointCodec, numbers: Sequence[int] | None =
     for n in range(len(plan.trials)) if numbers is None else numbers:
         trial = plan.trials[n]
         known, _, chain = _tokens(trial, plan.study, codec)
-        prompt = len(trial.prompt.text) // _CHARACTERS + chain if known is None else known
+        prompt = len(trial.prompt.text.encode()) // _BYTES + chain if known is None else known
         answer = len(trial.encoded.answer_ids) + 1 if trial.encoded is not None else 1
         scored = (wanted.scores or wanted.ending) + wanted.choices * len(trial.item.choices)
         asked = scored + wanted.completion + (chain > 0)

@@ -116,7 +116,8 @@ def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: headers[name] for name in _KEPT_HEADERS if name in headers}
 
 
-def _dict(value: object) -> dict[str, Any]:
+def dict_of(value: object) -> dict[str, Any]:
+    """Give a JSON object as it is, and anything else as an empty one."""
     return value if isinstance(value, dict) else {}
 
 
@@ -128,7 +129,9 @@ def _content(value: object) -> str | None:
     """Give what a message says: a text, or the texts among its parts, as some servers send it."""
     if not isinstance(value, list):
         return _text(value)
-    return "".join(_text(part.get("text")) or "" for part in map(_dict, value) if part.get("type") == "text")
+    return "".join(
+        _text(part.get("text")) or "" for part in map(dict_of, value) if part.get("type") == "text"
+    )
 
 
 def _count(value: object) -> int | None:
@@ -146,8 +149,8 @@ def read_answer(content: Mapping[str, Any]) -> Answer:
     '12'
     """
     choices = content.get("choices")
-    choice = _dict(choices[0]) if isinstance(choices, list) and choices else {}
-    message, usage = _dict(choice.get("message")), _dict(content.get("usage"))
+    choice = dict_of(choices[0]) if isinstance(choices, list) and choices else {}
+    message, usage = dict_of(choice.get("message")), dict_of(content.get("usage"))
     text = _text(choice.get("text")) if not message else _content(message.get("content"))
     return Answer(
         text=text or "",
@@ -158,8 +161,8 @@ def read_answer(content: Mapping[str, Any]) -> Answer:
         provider=_text(content.get("provider")),
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
-        cached_tokens=_count(_dict(usage.get("prompt_tokens_details")).get("cached_tokens")),
-        tokens=_tokens(_dict(choice.get("logprobs"))),
+        cached_tokens=_count(dict_of(usage.get("prompt_tokens_details")).get("cached_tokens")),
+        tokens=_tokens(dict_of(choice.get("logprobs"))),
     )
 
 
@@ -177,7 +180,7 @@ def _tokens(found: Mapping[str, Any]) -> tuple[Token, ...]:
                     for t in row.get("top_logprobs") or ()
                 ),
             )
-            for row in map(_dict, rows)
+            for row in map(dict_of, rows)
         )
     texts, values, tops = (found.get(k) or [] for k in ("tokens", "token_logprobs", "top_logprobs"))
     if not isinstance(texts, list) or not isinstance(values, list) or len(texts) != len(values):
@@ -188,7 +191,7 @@ def _tokens(found: Mapping[str, Any]) -> tuple[Token, ...]:
             None,
             str(text),
             _number(value),
-            tuple((None, str(t), _number(v)) for t, v in _dict(top).items()),
+            tuple((None, str(t), _number(v)) for t, v in dict_of(top).items()),
         )
         for text, value, top in zip(texts, values, tops, strict=True)
     )
