@@ -164,6 +164,24 @@ def test_a_delimited_table_is_read_whatever_separates_its_columns(run, tmp_path,
     assert run(tmp_path / file, *lalonde()[1:], "--json") == run(*lalonde(), "--json")
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_decimal_commas_are_read_where_no_comma_separates_the_columns(run, tmp_path, mark):
+    frame = pd.read_csv(LALONDE)
+    frame["re74"] += 0.25
+    frame.loc[3, "re75"] = None
+    point, comma = tmp_path / "point.csv", tmp_path / "comma.csv"
+    frame.to_csv(point, index=False)
+    frame.to_csv(comma, index=False, sep=mark, decimal=",")
+    asked = ["--treatment", "treat", "--outcome", "re78", "--method", "ipw", "--json"]
+    asked += ["--confounders", "race,age,educ,re74"]
+    assert run(comma, *asked) == run(point, *asked)
+    # Each of these may part thousands: they stay text, and none is taken for a number.
+    text = frame.assign(re74=[f"1,{i:03d}" for i in range(len(frame))])
+    text.to_csv(comma, index=False, sep=mark)
+    code, _, err = run(comma, *asked)
+    assert (code, "re74" in err) == (2, True), err
+
+
 @pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "jsonl", "json"])
 def test_every_kind_of_file_gives_the_same(run, tmp_path, kind):
     frame = pd.read_csv(LALONDE)

@@ -36,6 +36,8 @@ def questions(path, n=24, **columns):
         pd.DataFrame(rows).to_csv(path, index=False)
     elif path.suffix == ".parquet":
         pd.DataFrame(rows).to_parquet(path)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows, indent=1))
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -46,7 +48,7 @@ def dry(run, study):
     return json.loads(out)
 
 
-@pytest.mark.parametrize("file", ["q.csv", "q.jsonl", "q.parquet"])
+@pytest.mark.parametrize("file", ["q.csv", "q.jsonl", "q.json", "q.parquet"])
 def test_a_study_of_a_file_of_questions_runs_at_once(run, here, tiny_model, file):
     questions(here / file)
     code, out, err = run("init", file, "--model", tiny_model)
@@ -145,10 +147,16 @@ def test_columns_by_other_names_are_named(run, here):
         (("--out", "study.txt"), "study.txt: a study is written as .yaml"),
         (("--out", "no/study.yaml"), "no such folder: no"),
         (("--arms", "direct,few_shots"), "did you mean 'few_shot'?"),
+        (("--arms", "direct,ct"), "did you mean 'cot'?"),
+        (("--key-env", "KEY"), "--key-env is the key of a server, and none is named"),
+        (("--endpoint", "x", "--model", "m"), "error: --endpoint: is no URL"),
         (("--arms", "direct"), "arms direct: a study compares two or more"),
         (("--arms", "direct,Direct"), "arms direct, Direct: a study compares two or more, each named once"),
         (("--endpoint", "https://x/v1"), "--endpoint needs the model's name there"),
-        (("--outcomes", "exact"), "no built-in outcome 'exact'; did you mean 'exact_match'?"),
+        (
+            ("--outcomes", "exact"),
+            "error: --outcomes: no built-in outcome 'exact'; did you mean 'exact_match'?",
+        ),
         (("--endpoint", "http://x/v1", "--model", "m"), "sends prompts and keys unencrypted"),
     ],
 )
@@ -169,6 +177,23 @@ def test_a_file_without_a_question_is_said_to_be_so(run, here, text, said):
     (here / "folder").mkdir()
     code, out, err = run("init", "folder")
     assert (code, out, "folder: there is no file" in err) == (2, "", True)
+
+
+@pytest.mark.parametrize("named", [["a.csv", "b.csv"], ["."]])
+def test_files_of_questions_are_not_taken_for_logs(run, here, named):
+    for file in ("a.csv", "b.csv"):
+        questions(here / file)
+    code, out, err = run("init", *named)
+    assert (code, out) == (2, "")
+    assert f"{', '.join(named)}: no trials of two arms" in err
+    assert "of questions that are still to be asked name one file" in err
+    rows = [f"{i},what is {i}?,{i % 2}" for i in range(20)]
+    for file in ("a.csv", "b.csv"):
+        (here / file).write_text("\n".join(["id,question,score", *rows]))
+        rows = [row[:-1] + "1" for row in rows]
+    code, out, err = run("init", *named)
+    assert (code, err) == (0, "")
+    assert f"whyprompt effect {' '.join(named)}" in out
 
 
 @pytest.mark.parametrize("repeats", [1, 2])

@@ -58,6 +58,8 @@ def write(path, rows):
         import pandas as pd
 
         pd.DataFrame(rows).to_parquet(path)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows), encoding="utf-8")
     else:
         path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
     return path
@@ -72,7 +74,7 @@ def rg(dataset, **options):
 
 
 # ------------------------------------------------------------------------------------------- files
-@pytest.mark.parametrize("suffix", ["csv", "jsonl", "ndjson", "parquet"])
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "ndjson", "parquet"])
 def test_a_file_gives_its_columns(tmp_path, suffix):
     pool = load_items([file(write(tmp_path / f"items.{suffix}", ROWS), size=10, pool=0)])
     assert pool.items[3] == Item(
@@ -90,9 +92,10 @@ def test_a_file_gives_its_columns(tmp_path, suffix):
 
 def test_formats_give_the_same_items_and_digest(tmp_path):
     pools = [
-        load_items([file(write(tmp_path / f"items.{s}", ROWS))], seed=3) for s in ("csv", "jsonl", "parquet")
+        load_items([file(write(tmp_path / f"items.{s}", ROWS))], seed=3)
+        for s in ("csv", "json", "jsonl", "parquet")
     ]
-    assert pools[0] == pools[1] == pools[2]
+    assert pools[0] == pools[1] == pools[2] == pools[3]
     assert len({p.digest for p in pools}) == 1
     assert load_items([file(tmp_path / "items.csv")], seed=4).digest != pools[0].digest
 
@@ -164,8 +167,16 @@ def test_choices_may_stand_with_bars(tmp_path):
         ("a.jsonl", b'{"question": "q", "answer": "a"}\n{"question"\n', r"a\.jsonl:2: not JSON"),
         ("a.jsonl", b"[1]\n", r"a\.jsonl:1: a row is an object, not list"),
         ("a.jsonl", b'{"question": "\xff"}\n', r"a\.jsonl:1: not UTF-8 text"),
+        ("a.json", b'{"question": "q", "answer": "a"}', r"a\.json holds an object, and items are a list"),
+        ("a.json", b"[1]", r"a\.json, item 1: an item is an object, not int"),
+        ("a.json", b'[{"question": "q"', r"a\.json:1: not JSON"),
+        (
+            "a.json",
+            b'{"Instances": []}',
+            r"a\.json is a task of Natural Instructions(.|\n)*natural_instructions",
+        ),
         ("a.parquet", b"not parquet at all", "not a Parquet file"),
-        ("a.xlsx", b"x", r"read from \.csv, \.tsv, \.jsonl and \.parquet"),
+        ("a.xlsx", b"x", r"read from \.csv, \.tsv, \.json, \.jsonl and \.parquet"),
         ("a.jsonl", b'{"question": "q", "answer": ""}\n', "item 'a-0' has an empty answer"),
         ("a.jsonl", b'{"question": "q", "answer": null}\n', "item 'a-0' has an empty answer"),
         ("a.jsonl", b'{"question": "q", "answer": NaN}\n', "item 'a-0' has an empty answer"),

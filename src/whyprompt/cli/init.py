@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -22,14 +23,25 @@ if TYPE_CHECKING:
     from whyprompt.trials.starting import Questions
 
 _MODEL, _COLUMNS = "The model", "Columns of a file of questions"
+_PLAIN = "a plain table"
+# What a key of the study that is written came from.
+_OPTIONS = {
+    "outcomes": "--outcomes",
+    "arms": "--arms",
+    "question": "--question",
+    "model.endpoint": "--endpoint",
+    "model.key": "--key-env",
+    "model": "--model",
+}
 
 
 def init(
     start: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Questions and answers (.csv, .tsv, .jsonl, .parquet); or what was run already: trials in"
-            " a table, logs of other tools. Default: generated tasks, or on a terminal a few questions.",
+            help="Questions and answers (.csv, .tsv, .json, .jsonl, .parquet); or what was run already:"
+            " trials in a table, logs of other tools. Default: generated tasks, or on a terminal a few"
+            " questions.",
             metavar="[QUESTIONS|TABLE|LOG...]",
         ),
     ] = None,
@@ -91,6 +103,8 @@ def init(
         raise StudyError(f"{out}: no such folder: {out.parent}", hint="make it first")
     if endpoint is not None and model is None:
         raise StudyError("--endpoint needs the model's name there", hint="--model NAME")
+    if key_env is not None and endpoint is None:
+        raise StudyError("--key-env is the key of a server, and none is named", hint="--endpoint URL")
     found: Questions | None = None
     if paths:
         found = _found(paths[0], question_column, answer_column)
@@ -132,7 +146,7 @@ def _found(path: Path, question_column: str | None, answer_column: str | None) -
 
 
 def _checked(text: str, out: Path, *, asked: bool) -> tuple[Study, int]:
-    """Write the file, and take it away again where it is no valid study: its name then says why.
+    """Write the file, and take it away again where it is no valid study: what is said names the options.
 
     Of questions that are asked the number of items is given that are not kept as examples.
     """
@@ -145,13 +159,27 @@ def _checked(text: str, out: Path, *, asked: bool) -> tuple[Study, int]:
     try:
         study = load_study(out)
         return study, len(items_of(study).items) if asked else 0
-    except InputError:
+    except InputError as error:
         if before is None:
             out.unlink()
         else:
             with whole_file(out) as file:
                 file.write(before)
-        raise
+        raise type(error)(_in_options(error.message, out), hint=error.hint) from None
+
+
+def _in_options(text: str, out: Path) -> str:
+    """Name the option that a key came from: the file, whose line is named, is gone.
+
+    >>> _in_options("s.yaml:9: outcomes.0: no built-in outcome 'x'", Path("s.yaml"))
+    "--outcomes: no built-in outcome 'x'"
+    """
+
+    def said(found: re.Match[str]) -> str:
+        key = found["key"]
+        return f"{next((flag for name, flag in _OPTIONS.items() if key.startswith(name)), key)}: "
+
+    return re.sub(rf"^{re.escape(str(out))}:\d+: (?P<key>[\w.]+): ", said, text, flags=re.MULTILINE)
 
 
 def _what(found: Questions | None, n_items: int) -> str:
@@ -159,6 +187,8 @@ def _what(found: Questions | None, n_items: int) -> str:
         return "24 generated sums"
     kept = found.size - n_items
     said = f"{n_items} of the {found.size}" if kept else f"the {found.size}"
+    if found.size == 1:
+        return f"the one question of {found.path}"
     return f"{said} questions of {found.path}" + (f", {kept} being kept as examples" if kept else "")
 
 
@@ -176,13 +206,14 @@ def _answers(paths: Sequence[Path], *, asked: bool) -> tuple[str, list[str]] | N
 
     listed = shlex.join(["whyprompt", "effect", *map(str, paths)])
     if len(paths) > 1 or paths[0].is_dir():
-        find_logs(paths)
+        if all(one.reader.name == _PLAIN for one in find_logs(paths).logs):
+            _refuse_questions(paths)
         return listed, []
     path = paths[0]
     if not path.is_file():
         raise StudyError(f"{path}: there is no such file", hint="name a file of questions, or logs")
     sure, reader = sniffed(path)
-    if reader is not None and reader.name != "a plain table" and sure >= 0.5:
+    if reader is not None and reader.name != _PLAIN and sure >= 0.5:
         return listed, []
     if asked or path.suffix.lower() not in TABLES:
         return None
@@ -195,6 +226,22 @@ def _answers(paths: Sequence[Path], *, asked: bool) -> tuple[str, list[str]] | N
         return listed, []
     gaps = [f"Left out: {t.column!r}, {t.why}." for t in proposal.columns if "are missing" in t.why]
     return proposal.command, gaps
+
+
+def _refuse_questions(paths: Sequence[Path]) -> None:
+    """Refuse tables that hold no trials of two arms: they may be questions."""
+    from whyprompt._study_forms import plain_name
+    from whyprompt.trials.logs.read import read_trials
+    from whyprompt.trials.reading.questions import TARGETS
+
+    found = read_trials(*paths)
+    # Right answers that are numbers look like scores.
+    if len(found.arms) < 2 or plain_name(found.outcome) in TARGETS:
+        raise StudyError(
+            f"{', '.join(map(str, paths))}: no trials of two arms, as of logs that were run",
+            hint="of questions that are still to be asked name one file (in the study there may be more:"
+            " items: [A.csv, B.csv]); of logs name that of the other arm too",
+        )
 
 
 def _on_terminal() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,16 @@ TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json")
 
 # pandas also takes "None" and "null" for missing; an arm may be called that.
 _MISSING = ["", "NA", "N/A", "NaN", "nan", "NULL"]
+_COMMA = re.compile(r"[-+]?\d+(,\d+)?")
+# 1,500 may be a thousand and a half thousand, or one and a half.
+_EITHER = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
 
 
 def read_table(path: Path) -> Any:  # noqa: ANN401 - a pandas or pyarrow table
     """Read a table by the ending of its file; ``.json`` holds a list of records.
 
-    A delimited one may have commas, semicolons, tabs or bars between its columns.
+    A delimited one may have commas, semicolons, tabs or bars between its columns; where these are no commas,
+    a column of numbers may have decimal commas.
 
     Refuses a file that is absent, empty, not of its ending's format, or has a column twice.
     """
@@ -52,7 +57,7 @@ def _delimited(path: Path, separator: str) -> Any:  # noqa: ANN401 - pandas.Data
     for _ in delimited_rows(path, separator):
         pass
     try:
-        return pd.read_csv(
+        frame = pd.read_csv(
             path,
             sep=separator,
             encoding="utf-8-sig",
@@ -62,6 +67,26 @@ def _delimited(path: Path, separator: str) -> Any:  # noqa: ANN401 - pandas.Data
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataError(f"{path} cannot be read as a table: {str(error).strip()}") from error
+    if separator != ",":
+        for name in frame.columns:
+            text = frame[name].dropna()
+            if pd.api.types.is_string_dtype(text) and _decimal_commas(text.tolist()):
+                frame[name] = frame[name].str.replace(",", ".").astype(float)
+    return frame
+
+
+def _decimal_commas(values: list[str]) -> bool:
+    """Say whether all are numbers, some with a decimal comma: where each may part thousands, nobody knows.
+
+    >>> _decimal_commas(["0,5", "1"]), _decimal_commas(["1,500"]), _decimal_commas(["a", "0,5"])
+    (True, False, False)
+    """
+    with_comma = [value for value in values if "," in value]
+    return (
+        bool(with_comma)
+        and all(_COMMA.fullmatch(value) for value in values)
+        and not all(_EITHER.fullmatch(value) for value in with_comma)
+    )
 
 
 def _records(path: Path, *, lines: bool) -> Any:  # noqa: ANN401 - pandas.DataFrame

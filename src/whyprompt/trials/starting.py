@@ -222,8 +222,9 @@ def _name(target: Path) -> str:
 def _kind(arm: str) -> str:
     kind = KINDS.get(plain_name(arm), plain_name(arm))
     if kind not in _ARMS:
+        understood = [*_ARMS, *(name for name, means in KINDS.items() if means in _ARMS)]
         raise StudyError(
-            f"arm {arm!r} is no kind that needs nothing more said{did_you_mean(plain_name(arm), _ARMS)}",
+            f"arm {arm!r} is no kind that needs nothing more said{did_you_mean(plain_name(arm), understood)}",
             hint=f"one of: {', '.join(_ARMS)}; others are written into the file",
         )
     return kind

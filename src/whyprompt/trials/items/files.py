@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d{1,2})?")
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the rows of a delimited, JSONL or Parquet file, each a mapping of column to value.
+    """Read the rows of a delimited, JSON, JSONL or Parquet file, each a mapping of column to value.
 
     Raises
     ------
@@ -39,8 +39,29 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         yield from (row for _, row in json_rows(path))
     elif suffix == ".parquet":
         yield from parquet_table(path).to_pylist()
+    elif suffix == ".json":
+        yield from _listed(json_value(path.read_bytes(), path), path)
     else:
-        raise DataError(f"{path}: items are read from .csv, .tsv, .jsonl and .parquet files")
+        raise DataError(f"{path}: items are read from .csv, .tsv, .json, .jsonl and .parquet files")
+
+
+def _listed(content: Any, path: Path) -> list[dict[str, Any]]:  # noqa: ANN401 - any JSON
+    """Give the objects of a file that is one list of them."""
+    if isinstance(content, dict) and "Instances" in content:
+        raise DataError(
+            f"{path} is a task of Natural Instructions",
+            hint=f"name it as one in the study: items: [{{source: natural_instructions, path: {path}}}]",
+        )
+    if not isinstance(content, list):
+        what = "an object" if isinstance(content, dict) else "one value"
+        raise DataError(
+            f"{path} holds {what}, and items are a list of objects",
+            hint='[{"question": ..., "answer": ...}, ...]',
+        )
+    for number, row in enumerate(content, start=1):
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, item {number}: an item is an object, not {type(row).__name__}")
+    return content
 
 
 def from_file(source: FileSource) -> list[Item]:
