@@ -74,8 +74,12 @@ def _again(rows: Rows, earlier: int, later: int, a: int, name: str, key: Ints, y
     one, two = rows.g.logs[earlier], rows.g.logs[later]
     off = two.status in BROKEN_OFF and one.status not in BROKEN_OFF
     if same:
-        rows.leave(mine, "trials of a run that is there twice")
-        rows.notes.append(f"counted once: {two.path} has the same outcomes of {name!r} as {one.path}")
+        # Of two exports that which has the prompts tells more; a table has none.
+        prompt = ints(rows.g.prompt)
+        fewer = np.count_nonzero(prompt[other]) < np.count_nonzero(prompt[mine])
+        gone, kept = (one, two) if fewer else (two, one)
+        rows.leave(other if fewer else mine, "trials of a run that is there twice")
+        rows.notes.append(f"counted once: {gone.path} has the same outcomes of {name!r} as {kept.path}")
     elif off or (one.status in BROKEN_OFF and two.status not in BROKEN_OFF):
         gone, kept = (two, one) if off else (one, two)
         rows.leave(mine if off else other, "trials of a run that was broken off and run again")
