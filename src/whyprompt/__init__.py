@@ -49,7 +49,14 @@ if TYPE_CHECKING:
     from whyprompt.mediation.measured.rho import mediation_sensitivity
     from whyprompt.mediation.pairs import pair_from_text
     from whyprompt.mediation.search import find_heads
-    from whyprompt.mediation.sweep import head_sweep, joint_effect, knockout_sweep, layer_sweep, set_sweep
+    from whyprompt.mediation.sweep import (
+        head_sweep,
+        joint_effect,
+        knockout_sweep,
+        layer_sweep,
+        set_sweep,
+        site_sweep,
+    )
     from whyprompt.page.page import write_report
     from whyprompt.results import Check, Estimate, Result
     from whyprompt.study import Study, load_study
@@ -107,6 +114,7 @@ __all__ = [
     "save_chart",
     "sensitivity_report",
     "set_sweep",
+    "site_sweep",
     "specification_curve",
     "study_effect",
     "study_mediation",
@@ -154,7 +162,14 @@ _HOMES = {
     "mediation.measured.rho": ("mediation_sensitivity",),
     "mediation.pairs": ("pair_from_text",),
     "mediation.search": ("find_heads",),
-    "mediation.sweep": ("head_sweep", "joint_effect", "knockout_sweep", "layer_sweep", "set_sweep"),
+    "mediation.sweep": (
+        "head_sweep",
+        "joint_effect",
+        "knockout_sweep",
+        "layer_sweep",
+        "set_sweep",
+        "site_sweep",
+    ),
     "page.page": ("write_report",),
     "results": ("Check", "Estimate", "Result"),
     "study": ("Study", "load_study"),

@@ -193,17 +193,59 @@ def exact_softmax():
         torch.nn.functional.softmax = own
 
 
-def hook_loop(model, base, source, answer, head_sets):
-    """Log-probability of the answer after `base`, with each head set's z taken from `source`.
+_LAYERS = ("model.layers", "model.decoder.layers", "transformer.h", "gpt_neox.layers", "biogpt.layers")
+_PARTS = {
+    "attn": ("self_attn", "attn", "attention"),
+    "mlp": ("mlp", "feed_forward", "fc2"),
+    "neuron": (
+        "mlp.down_proj",
+        "feed_forward.down_proj",
+        "mlp.c_proj",
+        "mlp.dense_4h_to_h",
+        "mlp.fc_out",
+        "mlp.fc2",
+        "fc2",
+    ),
+}
 
-    One full forward for each set, by pre-hooks on the output projections.
+
+def block(model, kind, layer):
+    """The module whose output (of neurons: input) a site is, by the names that the architectures use."""
+    if kind == "head":
+        return projections(model)[layer]
+
+    def first(root, names):
+        found = []
+        for name in names:
+            with contextlib.suppress(AttributeError):
+                found.append(root.get_submodule(name))
+        return found[0]
+
+    own = first(model, _LAYERS)[layer]
+    return own if kind == "resid" else first(own, _PARTS[kind])
+
+
+def hook_loop(model, base, source, answer, site_sets, window=None):
+    """Log-probability of the answer after `base`, with each set's sites taken from `source`.
+
+    One full forward for each set, by hooks on the modules. `window` is how many last tokens of the prompt
+    and the answer are set: the answer positions by default.
     """
-    mods = projections(model)
-    n = len(answer)
+    n, window = len(answer), window or len(answer)
     n_heads = getattr(model.config, "num_attention_heads", None) or model.config.n_head
 
-    def run(ids, hooks):
-        handles = [mods[i].register_forward_pre_hook(h) for i, h in hooks.items()]
+    def run(ids, changes):
+        handles = []
+        for (kind, layer), change in changes.items():
+            module = block(model, kind, layer)
+            if kind in {"head", "neuron"}:
+                handles.append(module.register_forward_pre_hook(lambda _, a, f=change: (f(a[0]), *a[1:])))
+            else:
+                handles.append(
+                    module.register_forward_hook(
+                        lambda _, __, y, f=change: (f(y[0]), *y[1:]) if isinstance(y, tuple) else f(y)
+                    )
+                )
         try:
             with torch.no_grad(), exact_softmax():
                 logits = model(torch.tensor([[*ids, *answer[:-1]]]), use_cache=False).logits[0, -n:]
@@ -212,30 +254,34 @@ def hook_loop(model, base, source, answer, head_sets):
                 h.remove()
         return float(torch.log_softmax(logits, -1).gather(-1, torch.tensor(answer)[:, None]).sum())
 
-    z = {}
+    places = {site[:2] for sites in site_sets for site in as_sites(sites)}
+    kept = {}
 
-    def keep(i):
-        def hook(_, args):
-            z[i] = args[0][0, -n:].clone()
+    def keep(place):
+        def change(x):
+            kept[place] = x.reshape(-1, x.shape[-1])[-window:].clone()
+            return x
 
-        return hook
+        return change
 
-    run(source, {i: keep(i) for i in range(len(mods))})
+    run(source, {place: keep(place) for place in places})
 
-    def patch(i, heads):
-        def hook(_, args):
-            x = args[0].clone()
-            d = x.shape[-1] // n_heads
-            for h in heads:
-                x[0, -n:, h * d : (h + 1) * d] = z[i][:, h * d : (h + 1) * d]
-            return (x, *args[1:])
+    def put(place, numbers):
+        def change(x):
+            x = x.clone()
+            flat = x.view(-1, x.shape[-1])
+            width = {"head": x.shape[-1] // n_heads, "neuron": 1}.get(place[0], x.shape[-1])
+            for k in numbers:
+                at = slice((k or 0) * width, ((k or 0) + 1) * width)
+                flat[-window:, at] = kept[place][:, at]
+            return x
 
-        return hook
+        return change
 
     out = []
-    for heads in head_sets:
-        by_layer = {}
-        for _, layer, head in as_sites(heads):
-            by_layer.setdefault(layer, []).append(head)
-        out.append(run(base, {i: patch(i, hs) for i, hs in by_layer.items()}))
+    for sites in site_sets:
+        here = {}
+        for site in as_sites(sites):
+            here.setdefault(site[:2], []).append(site.number)
+        out.append(run(base, {place: put(place, numbers) for place, numbers in here.items()}))
     return out

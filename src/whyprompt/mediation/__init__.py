@@ -1,14 +1,16 @@
 """Internal causality: through which attention heads a prompt change acts.
 
-`head_sweep` gives the exact natural effects of every head, `set_sweep` and `joint_effect`
-those of sets of heads; `find_heads` searches for the smallest set, `infer_heads` does the
-statistics, `knockout_sweep` cuts a head's view of a segment and `capture_attention` measures it.
+`head_sweep` gives the exact natural effects of every head, `site_sweep` those of blocks,
+neurons and the residual stream beside them, `set_sweep` and `joint_effect` those of sets;
+`find_heads` searches for the smallest set, `infer_heads` does the statistics,
+`knockout_sweep` cuts a head's view of a segment and `capture_attention` measures it.
 `mediate` is the statistical mediation of any measured mediator, `mediation_sensitivity` what a cause of
 mediator and outcome would do to it, and `compare_mediation` holds it against the sweep.
 """
 
 from whyprompt.mediation.capture import AttentionCapture, HeadCapture, capture_heads
 from whyprompt.mediation.engine.align import align_shorter
+from whyprompt.mediation.engine.sites import Site
 from whyprompt.mediation.inference import HeadInference
 from whyprompt.mediation.intervals import mean_interval
 from whyprompt.mediation.measured.baron_kenny import baron_kenny
@@ -27,6 +29,7 @@ __all__ = [
     "MediationResult",
     "PairOutcomes",
     "PromptPair",
+    "Site",
     "Sweep",
     "align_shorter",
     "baron_kenny",

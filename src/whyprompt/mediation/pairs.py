@@ -114,6 +114,12 @@ class PromptPair:
             )
 
     @property
+    def n_suffix(self) -> int:
+        """Number of last tokens that the two prompts have alike: those that `tokens="suffix"` sets."""
+        alike = zip(reversed(self.ids0), reversed(self.ids1), strict=False)
+        return next((k for k, (a, b) in enumerate(alike) if a != b), min(len(self.ids0), len(self.ids1)))
+
+    @property
     def n_answer(self) -> int:
         """Number of answer tokens, and of answer positions patched."""
         return len(self.answer_ids)

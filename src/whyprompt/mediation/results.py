@@ -183,7 +183,8 @@ class Sweep(Stored, Shown):
 
     Attributes
     ----------
-    mediator, outcome : str
+    mediator, tokens, outcome : str
+        What was set, and where, and on what the effects are.
     model : str
         The architecture.
     item_ids, clusters : tuple of str
@@ -226,6 +227,7 @@ class Sweep(Stored, Shown):
     y: Array | None = None
     y_cut: Array | None = None
     mediator: str = ""
+    tokens: str = "answer"
     outcome: str = ""
     model: str = ""
     item_ids: tuple[str, ...] = ()

@@ -15,13 +15,14 @@ from whyprompt.mediation.engine.runner import (
     Mediator,
     Outcome,
     Runner,
+    Tokens,
     WorldCache,
     check_saved,
     digest_of,
     run_pairs,
     score_of,
 )
-from whyprompt.mediation.engine.sites import as_sites, check_sites
+from whyprompt.mediation.engine.sites import as_sites, check_sites, every_site
 from whyprompt.mediation.results import PairOutcomes, Sweep, stacked
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from whyprompt._progress import Progress
     from whyprompt.mediation.engine.engine import ModelRuntime
-    from whyprompt.mediation.engine.sites import Site
+    from whyprompt.mediation.engine.sites import Site, SiteLike
     from whyprompt.mediation.pairs import PromptPair
     from whyprompt.mediation.results import Head
 
@@ -37,9 +38,10 @@ _MAX_EXTRA_BYTES = 256 << 20
 
 
 class SweepOptions(TypedDict, total=False):
-    """Options that all sweeps of heads and sets share, told in `head_sweep`."""
+    """Options that all sweeps of sites and sets share, told in `head_sweep`."""
 
     mediator: Mediator
+    tokens: Tokens
     directions: Sequence[Direction]
     outcome: Outcome
     max_extra_bytes: int
@@ -54,6 +56,7 @@ def head_sweep(
     *,
     heads: Sequence[Head] | None = None,
     mediator: Mediator = "head_output",
+    tokens: Tokens = "answer",
     directions: Sequence[Direction] = get_args(Direction),
     outcome: Outcome = "log_prob",
     max_extra_bytes: int = _MAX_EXTRA_BYTES,
@@ -77,6 +80,12 @@ def head_sweep(
         What a head mediates with: its output z at the answer positions, or its attention row
         there. The latter has the longer prompt as base only, so it gives `nie` and `nde`
         where prompt 1 is the longer, and `pure_nie` and `total_nde` where prompt 0 is.
+    tokens : {"answer", "suffix"}
+        Where a site is set: at the answer positions; or at every token of the longest suffix that the two
+        prompts share and at the answer positions behind it. The last token of one prompt is then set to
+        its value at the last token of the other, the one before to the one before, and so on. What was moved
+        before the answer, say where the question is read after worked examples, shows in the latter
+        only; its price is the suffix instead of the answer.
     directions : sequence of {"nie", "nde", "pure_nie", "total_nde"}
         Which effects to run. The first two need one set of patched runs, the last two another.
     outcome : {"log_prob", "prob", "margin"}
@@ -111,18 +120,67 @@ def head_sweep(
     >>> sweep = head_sweep(model, pairs)  # doctest: +SKIP
     >>> sweep.grid("nie").mean(0)  # doctest: +SKIP
     """
+    if heads is not None and not len(heads):
+        raise MediationError("heads is empty", hint="leave it out for all heads")
     options: dict[str, Any] = {"mediator": mediator, "directions": directions, "outcome": outcome}
-    with open_runner(model, pairs, max_extra_bytes=max_extra_bytes, **options) as runner:
+    with open_runner(model, pairs, max_extra_bytes=max_extra_bytes, tokens=tokens, **options) as runner:
         return sweep_rows(runner, pairs, heads, progress, on_pair, done)
+
+
+def site_sweep(
+    model: Any,  # noqa: ANN401  # a transformers model ships no type
+    pairs: Sequence[PromptPair],
+    sites: Sequence[SiteLike],
+    **options: Unpack[SweepOptions],
+) -> Sweep:
+    """Effect of heads, blocks, neurons and the residual stream, each set alone, item by item.
+
+    Exact, as `head_sweep`, which is this for heads alone; what is said of one sweep's sites allows for all of
+    them (`infer_heads`).
+
+    Parameters
+    ----------
+    model, pairs
+        As in `head_sweep`.
+    sites : sequence of str
+        Names: "head 14.1" for one head, "attn 14" for the output of a layer's attention block, "mlp 14" for
+        that of its feed-forward block, "neuron 14.123" for one of the numbers that enter the last product of
+        that block, "resid 14" for the residual stream after the layer; "head 14" or "neuron 14" for all of a
+        layer, and "head", "attn", "mlp" or "resid" for all of the model. Layers count from 0. A pair (layer,
+        head) will do for a head. Heads come first in the result, then the others as they were named.
+    **options
+        As in `head_sweep`, but `heads`.
+
+    Returns
+    -------
+    Sweep
+
+    Raises
+    ------
+    MediationError
+        As in `head_sweep`; if a name names no site, or the model has none of that kind.
+
+    Notes
+    -----
+    A block's output is what its module gives, before any norm or factor that a model puts between it and the
+    residual stream (Gemma 2 and 3, OLMo 2, Granite): these are functions of that output alone, so that the
+    effect is the same on either side of them. The residual stream after the last layer is all that the answer
+    is computed from: there the natural direct effect is zero.
+
+    Examples
+    --------
+    >>> site_sweep(model, pairs, ["head", "mlp", "resid", "neuron 14"]).to_frame()  # doctest: +SKIP
+    """
+    return _sweep_of_sets(model, pairs, lambda _: sites, **options)
 
 
 def set_sweep(
     model: Any,  # noqa: ANN401  # a transformers model ships no type
     pairs: Sequence[PromptPair],
-    sets: Mapping[str, Sequence[Head]],
+    sets: Mapping[str, Sequence[SiteLike]],
     **options: Unpack[SweepOptions],
 ) -> Sweep:
-    """Joint effect of each of several sets of heads, patched together.
+    """Joint effect of each of several sets of heads or other sites, patched together.
 
     Effects of single heads do not add up to it: heads back each other up and feed each other.
 
@@ -131,7 +189,8 @@ def set_sweep(
     model, pairs
         As in `head_sweep`.
     sets : mapping of str to sequence of (layer, head)
-        Named sets.
+        Named sets; sites by their names, as in `site_sweep`, will do. Where one site of a set feeds another,
+        both are set.
     **options
         As in `head_sweep`, but `heads`.
 
@@ -149,23 +208,23 @@ def set_sweep(
     >>> set_sweep(model, pairs, {"late": [(23, 0), (25, 4)]}).nie.mean(0)  # doctest: +SKIP
     """
     if not sets:
-        raise MediationError("sets is empty", hint="name at least one set of heads")
+        raise MediationError("sets is empty", hint="name at least one set")
     return _sweep_of_sets(model, pairs, lambda _: dict(sets), **options)
 
 
 def _sweep_of_sets(
     model: Any,  # noqa: ANN401  # a transformers model ships no type
     pairs: Sequence[PromptPair],
-    sets: Callable[[ModelRuntime], dict[str, Sequence[Head]]],
+    rows: Callable[[ModelRuntime], dict[str, Sequence[SiteLike]] | Sequence[SiteLike]],
     *,
     progress: Progress | None = None,
     on_pair: Callable[[PairOutcomes], None] | None = None,
     done: Mapping[str, PairOutcomes] | None = None,
     **options: Any,  # noqa: ANN401  # of `open_runner`
 ) -> Sweep:
-    """Open the model once, see which sets it has, and sweep them."""
+    """Open the model once, see which sites or sets it has, and sweep them."""
     with open_runner(model, pairs, **options) as runner:
-        return sweep_rows(runner, pairs, sets(runner.runtime), progress, on_pair, done)
+        return sweep_rows(runner, pairs, rows(runner.runtime), progress, on_pair, done)
 
 
 @contextlib.contextmanager
@@ -174,6 +233,7 @@ def open_runner(
     pairs: Sequence[PromptPair],
     *,
     mediator: Mediator = "head_output",
+    tokens: Tokens = "answer",
     directions: Sequence[Direction] = get_args(Direction),
     outcome: Outcome = "log_prob",
     max_extra_bytes: int = _MAX_EXTRA_BYTES,
@@ -182,28 +242,28 @@ def open_runner(
     """Open a model for sweeps over the same pairs; `keep` holds clean runs for the next one, if they fit."""
     with open_runtime(model, pairs, max_extra_bytes) as runtime:
         cache = WorldCache(max_extra_bytes // 2) if keep else None
-        yield Runner(runtime, (), mediator, _directions(directions), outcome, cache)
+        yield Runner(runtime, (), mediator, _directions(directions), outcome, cache, tokens)
 
 
 def sweep_rows(
     runner: Runner,
     pairs: Sequence[PromptPair],
-    rows: dict[str, Sequence[Head]] | Sequence[Head] | None,
+    rows: dict[str, Sequence[SiteLike]] | Sequence[SiteLike] | None,
     progress: Progress | None = None,
     on_pair: Callable[[PairOutcomes], None] | None = None,
     done: Mapping[str, PairOutcomes] | None = None,
 ) -> Sweep:
-    """Sweep named sets of heads, or single heads, on a model that is open already."""
+    """Sweep named sets of sites, or single sites, on a model that is open already; all heads by default."""
     runtime = runner.runtime
     sets: dict[str, tuple[Site, ...]] = {}
     sites: tuple[Site, ...] = ()
     if isinstance(rows, dict):
         for name, own in rows.items():
             if not own:
-                raise MediationError(f"the set {name!r} holds no heads")
-            sets[name] = as_sites(check_heads(own, runtime.n_layers, runtime.n_heads))
+                raise MediationError(f"the set {name!r} holds no sites")
+            sets[name] = every_site(own, runtime.n_layers, runtime.width)
     else:
-        sites = as_sites(check_heads(rows, runtime.n_layers, runtime.n_heads))
+        sites = every_site(["head"] if rows is None else rows, runtime.n_layers, runtime.width)
     runner = replace(runner, rows=[*sets.values()] or [(site,) for site in sites])
 
     def run(packs: list[list[PromptPair]]) -> Iterator[tuple[int, list[PairOutcomes]]]:
@@ -219,13 +279,14 @@ def sweep_rows(
         pairs,
         run,
         runner.fitting,
-        kept=runner.kept_tokens,
+        kept=runner.kept_bytes,
         progress=progress,
         on_pair=on_pair,
         done=done,
     )
     return Sweep(
         mediator=runner.mediator,
+        tokens=runner.tokens,
         outcome=runner.outcome,
         sites=sites,
         sets=sets,
@@ -243,7 +304,7 @@ def _here(
 def joint_effect(
     model: Any,  # noqa: ANN401  # a transformers model ships no type
     pairs: Sequence[PromptPair],
-    heads: Sequence[Head],
+    heads: Sequence[SiteLike],
     **options: Unpack[SweepOptions],
 ) -> Sweep:
     """Joint effect of one set of heads.
@@ -253,7 +314,7 @@ def joint_effect(
     model, pairs
         As in `head_sweep`.
     heads : sequence of (layer, head)
-        The set.
+        The set; sites by their names will do.
     **options
         As in `head_sweep`, but `heads`.
 
@@ -297,7 +358,7 @@ def layer_sweep(
     >>> layer_sweep(model, pairs).nie.mean(0)  # doctest: +SKIP
     """
 
-    def layers(runtime: ModelRuntime) -> dict[str, Sequence[Head]]:
+    def layers(runtime: ModelRuntime) -> dict[str, Sequence[SiteLike]]:
         return {
             f"layer {layer}": [(layer, head) for head in range(runtime.n_heads)]
             for layer in range(runtime.n_layers)
@@ -397,7 +458,7 @@ def knockout_sweep(
             pairs,
             partial(_here, run),
             fitting,
-            kept=lambda p: len(p.ids1 if arm else p.ids0),
+            kept=lambda p: runtime.token_bytes * len(p.ids1 if arm else p.ids0),
             progress=progress,
             on_pair=on_pair,
             done=done,

@@ -99,7 +99,7 @@ class PairWork:
         """Describe a runner that runs some pairs."""
         return cls(
             opening=Opening.of(runner.runtime, pairs),
-            like={name: getattr(runner, name) for name in ("mediator", "directions", "outcome")},
+            like={name: getattr(runner, name) for name in ("mediator", "directions", "outcome", "tokens")},
             cache_bytes=None if runner.cache is None else runner.cache.max_bytes,
         )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 if TYPE_CHECKING:
+    from whyprompt.mediation.engine.blocks import Values
     from whyprompt.mediation.engine.intercept import AttentionCall
 
 
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
 class LayerState:
     """One layer of a clean run, as the patched runs need it.
 
-    `keys` (kv_heads, prefix, key_dim) and `values` (kv_heads, prefix, value_dim) are those before the answer
-    positions, None in a run that is not to be patched; `z` (answer, heads, value_dim) the head outputs at
-    them. `mask` (answer, prefix + answer) is additive, None where everything is visible; `weights` (heads,
-    answer, prefix + answer) are the attention rows of the answer positions, where asked for.
+    `keys` (kv_heads, prefix, key_dim) and `values` (kv_heads, prefix, value_dim) are those before the window
+    (the answer positions, or more), None in a run that is not to be patched; `z` (window, heads, value_dim)
+    the head outputs in it. `mask` (window, prefix + window) is additive, None where everything is visible;
+    `weights` (heads, window, prefix + window) are the attention rows of the window, where asked for.
     """
 
     keys: torch.Tensor | None
@@ -41,7 +42,8 @@ class World:
     `ids` are the input tokens, the prompt and all answer tokens but the last; `answer` those predicted at the
     answer positions. `layers` is empty where only the outcome was asked for. `hidden` (answer, hidden) is the
     decoder's output at the answer positions, `log_probs` (answer,) float64, and `scale` the largest absolute
-    logit, which sets the scale of rounding.
+    logit, which sets the scale of rounding. Patched rows carry the last `window` input tokens: the answer
+    positions, or more; keys and values are those before them. `outputs` is what blocks gave there.
     """
 
     ids: tuple[int, ...]
@@ -50,12 +52,14 @@ class World:
     hidden: torch.Tensor
     log_probs: torch.Tensor
     scale: float
+    window: int
+    outputs: Values = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
         """Bytes of what is kept of the layers."""
         parts = [t for s in self.layers for t in (s.keys, s.values, s.z, s.weights) if t is not None]
-        return sum(t.nbytes for t in parts)
+        return sum(t.nbytes for t in (*parts, *self.outputs.values()))
 
 
 class RowWeights(Protocol):

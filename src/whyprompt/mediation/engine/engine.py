@@ -1,15 +1,16 @@
 """Exact patched runs at the price of the answer positions.
 
-A clean run of each prompt keeps the keys and values before the answer positions, and the
-heads' outputs z at them. A patched run then needs the answer positions only. The patched
-runs of several pairs are rows of one batch. Every row attends to the clean prefix of its
-pair, which is shared, and to its own keys and values at the answer positions.
+A clean run of each prompt keeps the keys and values before its window, the answer positions
+or all tokens that both prompts end with, and the heads' outputs z in it. A patched run then
+needs the window only. The patched runs of several pairs are rows of one batch. Every row
+attends to the clean prefix of its pair, which is shared, and to its own keys and values in
+the window.
 """
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -17,13 +18,17 @@ import torch
 from whyprompt._lean.products import linear
 from whyprompt.errors import MediationError
 from whyprompt.mediation.engine.attention import LayerState, World, attend_blockwise, attention_weights
+from whyprompt.mediation.engine.blocks import find_blocks, recording
 from whyprompt.mediation.engine.intercept import AttentionCall, handling
 from whyprompt.mediation.engine.packing import Packed, plan_stretches
 from whyprompt.mediation.engine.patching import Job, Plan, rows_in_play, split_jobs
 from whyprompt.mediation.engine.support import refuse, refusing, tolerance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from whyprompt.mediation.engine.blocks import Blocks, Place
+    from whyprompt.mediation.engine.sites import Kind
 
     HeadSet = Sequence[tuple[int, int]]
 
@@ -48,6 +53,8 @@ class ModelRuntime:
     max_extra_bytes: int
     token_bytes: int = 0
     """Bytes of the keys and values of one token, all layers together."""
+    value_width: int = 0
+    """Numbers in one head's output for a token."""
     packs_up_to: int = 0
     """Length up to which runs may be packed; 0 for never."""
     unembedding: torch.Tensor | None = None
@@ -60,11 +67,28 @@ class ModelRuntime:
     """Where the model takes its tokens."""
     notes: tuple[str, ...] = ()
     """What a reader of a sweep has to know of this architecture."""
+    memo: dict[str, Blocks] = field(default_factory=dict)
+    """The blocks, once they have been asked for."""
 
     @property
     def n_layers(self) -> int:
         """Number of decoder layers."""
         return len(self.layers)
+
+    @property
+    def blocks(self) -> Blocks:
+        """The modules behind sites other than heads, found by a run of a few tokens when first asked for."""
+        if "blocks" not in self.memo:
+            few = min(4, self.model.get_input_embeddings().num_embeddings)
+            attend = Recorder(1, keep_layers=False)
+            self.memo["blocks"] = find_blocks(
+                self.model_type, self.layers, attend, lambda h: self._run_trunk([range(few)], [range(few)], h)
+            )
+        return self.memo["blocks"]
+
+    def width(self, kind: Kind, layer: int) -> int:
+        """Count the heads or neurons of a layer, or the numbers that another site of it has a token."""
+        return self.n_heads if kind == "head" else self.blocks.width((kind, layer))
 
     # ---- clean runs -------------------------------------------------------------------
 
@@ -77,19 +101,23 @@ class ModelRuntime:
         keep_weights: bool = False,
         patched: bool = True,
         item: str = "",
+        window: int | None = None,
+        places: Collection[Place] = (),
     ) -> World:
         """Run a prompt with its answer, teacher-forced, and keep what patched runs need.
 
-        `keep_layers`: keys, values and head outputs; `keep_weights`: the attention rows of the answer
-        positions; without `patched`, keys and values are not kept. A token outside the vocabulary and logits
-        that are not finite are refused; `item` is named in errors, here and below.
+        `keep_layers`: keys, values and head outputs; `keep_weights`: the attention rows of the window;
+        without `patched`, keys and values are not kept. `window` is how many last tokens patched rows carry,
+        the answer positions by default; `places` are blocks whose outputs are kept there. A token outside the
+        vocabulary and logits that are not finite are refused; `item` is named in errors, here and below.
         """
         tokens = self._tokens(ids, answer, item)
-        n = len(answer)
-        recorder = Recorder(n, keep_layers=keep_layers, keep_weights=keep_weights, patched=patched)
-        hidden = self._run_trunk([tokens], [range(len(tokens))], recorder)[0, -n:]
+        n, window = len(answer), window or len(answer)
+        recorder = Recorder(window, keep_layers=keep_layers, keep_weights=keep_weights, patched=patched)
+        with self._recording(places, [slice(len(tokens) - window, len(tokens))]) as (outputs,):
+            hidden = self._run_trunk([tokens], [range(len(tokens))], recorder)[0, -n:]
         log_probs, scale = self.log_probs(hidden[None], answer, item=item)
-        return World(tokens, tuple(answer), recorder.states, hidden, log_probs[0], scale)
+        return World(tokens, tuple(answer), recorder.states, hidden, log_probs[0], scale, window, outputs)
 
     def clean_many(
         self,
@@ -98,45 +126,63 @@ class ModelRuntime:
         keep_weights: bool = False,
         items: Sequence[str] | None = None,
         patched: Sequence[bool] | None = None,
+        windows: Sequence[int] | None = None,
+        places: Collection[Place] = (),
     ) -> list[World]:
         """Run several prompts with their answers, in one pass where the model allows it.
 
-        As `clean` does, with `items` and whether each run is to be `patched` (all by default) one a run.
+        As `clean` does, with `items`, whether each run is to be `patched` (all by default) and `windows` one
+        a run.
         """
         names = [""] * len(runs) if items is None else items
         bases = [True] * len(runs) if patched is None else patched
         tokens = [self._tokens(ids, answer, name) for (ids, answer), name in zip(runs, names, strict=True)]
-        stretches = plan_stretches([(t, len(answer)) for t, (_, answer) in zip(tokens, runs, strict=True)])
+        spans = [len(answer) for _, answer in runs] if windows is None else windows
+        stretches = plan_stretches([*zip(tokens, spans, strict=True)])
         too_long = max(map(len, tokens)) > self.packs_up_to
         width = self.model.dtype.itemsize * self.row_width
         if len(runs) == 1 or too_long or stretches[-1].stop * width > self.max_extra_bytes // 2:
             return [
-                self.clean(ids, answer, keep_weights=keep_weights, patched=base, item=name)
-                for (ids, answer), name, base in zip(runs, names, bases, strict=True)
+                self.clean(
+                    *run, keep_weights=keep_weights, patched=base, item=name, window=span, places=places
+                )
+                for run, name, base, span in zip(runs, names, bases, spans, strict=True)
             ]
         handler = Packed(stretches, keep_weights=keep_weights, patched=bases)
         own = [t[s.shared :] for t, s in zip(tokens, stretches, strict=True)]
-        hidden = self._run_trunk(
-            [[i for part in own for i in part]],
-            [[i for t, s in zip(tokens, stretches, strict=True) for i in range(s.shared, len(t))]],
-            handler,
-        )[0]
-        at_answer = [hidden[s.stop - s.n_answer : s.stop] for s in stretches]
+        lengths = [len(answer) for _, answer in runs]
+        with self._recording(places, [slice(s.stop - s.window, s.stop) for s in stretches]) as kept:
+            hidden = self._run_trunk(
+                [[i for part in own for i in part]],
+                [[i for t, s in zip(tokens, stretches, strict=True) for i in range(s.shared, len(t))]],
+                handler,
+            )[0]
+        at_answer = [hidden[s.stop - n : s.stop] for s, n in zip(stretches, lengths, strict=True)]
         gold = [i for _, answer in runs for i in answer]
         scored, scale = self._scored(torch.cat(at_answer), gold)
         worlds = []
-        for t, (_, answer), layers, h, log_probs, name in zip(
+        for t, (_, answer), layers, h, log_probs, name, span, outputs in zip(
             tokens,
             runs,
             handler.states,
             at_answer,
-            scored.split([s.n_answer for s in stretches]),
+            scored.split(lengths),
             names,
+            spans,
+            kept,
             strict=True,
         ):
             check_finite(log_probs, name)
-            worlds.append(World(t, tuple(answer), layers, h.clone(), log_probs, scale))
+            worlds.append(World(t, tuple(answer), layers, h.clone(), log_probs, scale, span, outputs))
         return worlds
+
+    def _recording(
+        self, places: Collection[Place], windows: Sequence[slice]
+    ) -> contextlib.AbstractContextManager[list[dict[Place, torch.Tensor]]]:
+        """Keep what some blocks give in a pass; their modules are looked for only where there are any."""
+        if not places:
+            return contextlib.nullcontext([{} for _ in windows])
+        return recording(self.blocks, places, windows)
 
     def observe(
         self, ids: Sequence[int], answer: Sequence[int], observer: Observer, *, item: str = ""
@@ -228,15 +274,16 @@ class ModelRuntime:
         several batches, the one that differs most.
         """
         out = [job.base.log_probs.repeat(1 + len(job.rows), 1) for job in jobs]
-        # Runs with as many answer tokens share batches: nothing is padded.
-        for n in sorted({len(job.base.answer) for job in jobs}):
-            which = [j for j, job in enumerate(jobs) if len(job.base.answer) == n]
+        # Runs with as many answer tokens and as wide a window share batches: nothing is padded.
+        shapes = [(len(job.base.answer), job.base.window) for job in jobs]
+        for n, window in sorted(set(shapes)):
+            which = [j for j, shape in enumerate(shapes) if shape == (n, window)]
             alike = [jobs[j] for j in which]
             for parts in split_jobs(alike, self._row_bytes, self.max_extra_bytes // 2):
                 plan = Plan(alike, parts, self.n_layers, at_once=self.at_once, spare=self.spare)
                 hidden = self._run_plan(plan)
                 gold = [i for job in plan.owners for i in job.base.answer]
-                scored = self._scored(hidden.flatten(0, 1), gold)[0].view(-1, n)
+                scored = self._scored(hidden[:, -n:].flatten(0, 1), gold)[0].view(-1, n)
                 for (j, own), first in zip(parts, plan.unpatched, strict=True):
                     job, last = alike[j], first + 1 + len(own)
                     check_finite(scored[first:last], job.item)
@@ -250,16 +297,17 @@ class ModelRuntime:
 
     def _row_bytes(self, base: World) -> int:
         """Bytes that a patched row takes at a time, about."""
-        n = len(base.answer)
-        return n * base.hidden.element_size() * (self.row_width + 4 * self.n_heads * len(base.ids))
+        return base.window * base.hidden.element_size() * (self.row_width + 4 * self.n_heads * len(base.ids))
 
     def _run_plan(self, plan: Plan) -> torch.Tensor:
-        n = len(plan.owners[0].base.answer)
+        n = plan.owners[0].base.window
         ids = [job.base.ids[-n:] for job in plan.owners]
         at = [range(len(job.base.ids) - n, len(job.base.ids)) for job in plan.owners]
-        if self.at_once:
-            return self._run_trunk(ids, at, plan)
-        with rows_in_play(self.layers, plan):
+        with contextlib.ExitStack() as stack:
+            for place, put in plan.settings():
+                stack.enter_context(self.blocks.hooked(place, put))
+            if not self.at_once:
+                stack.enter_context(rows_in_play(self.layers, plan))
             return self._run_trunk(ids, at, plan)
 
     def _check_sentinel(self, base: World, row: torch.Tensor, item: str) -> None:
@@ -318,12 +366,12 @@ class _Handler(Protocol):
 
 
 class Recorder:
-    """Attention of a clean run; keeps the answer positions' share of each layer."""
+    """Attention of a clean run; keeps the window's share of each layer: that of its last tokens."""
 
     def __init__(
-        self, n_answer: int, *, keep_layers: bool, keep_weights: bool = False, patched: bool = True
+        self, window: int, *, keep_layers: bool, keep_weights: bool = False, patched: bool = True
     ) -> None:
-        self.n = n_answer
+        self.n = window
         self.patched = patched
         self.token_bytes = 0
         self.keep_layers = keep_layers
@@ -377,7 +425,7 @@ class Recorder:
         return self._mask(call)[0]
 
     def _mask(self, call: AttentionCall) -> tuple[torch.Tensor, bool, torch.Tensor | None]:
-        """Visible (boolean or additive), whether it is plainly causal, and the answer rows."""
+        """Visible (boolean or additive), whether it is plainly causal, and the window's rows."""
         key = id(call.mask), call.window if call.mask is None else None, call.query.device
         if key not in self._masks:
             self._alive.append(call.mask)

@@ -82,6 +82,7 @@ def model_runtime(
             _row_width(layers[0]),
             max_extra_bytes,
             recorder.token_bytes,
+            recorder.states[0].z.shape[-1],
             device=device,
             notes=(*_precision_note(recorder.states[0].z.dtype), *probe.notes),
         )
@@ -96,7 +97,7 @@ def model_runtime(
         runtime = _with_plain_head(runtime, hidden, logits)
         log_probs, scale = runtime.log_probs(hidden, answer, item=item)
         whole = World(
-            tuple(tokens[0].tolist()), tuple(answer), recorder.states, hidden[0], log_probs[0], scale
+            tuple(tokens[0].tolist()), tuple(answer), recorder.states, hidden[0], log_probs[0], scale, n
         )
         runtime = _try_stages(runtime, whole, item)
         recorder.states.clear()

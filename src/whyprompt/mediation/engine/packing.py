@@ -34,12 +34,12 @@ class Stretch:
     """How many first tokens are taken over, and so the position of the first own token."""
     parent: int
     """The run they are taken over from; -1 for none."""
-    n_answer: int
-    """How many last tokens are the answer positions."""
+    window: int
+    """How many last tokens patched rows carry: the answer positions, or more."""
 
 
 def plan_stretches(runs: Sequence[tuple[Sequence[int], int]]) -> list[Stretch]:
-    """Lay runs (tokens, n_answer) one behind the other, each without what it shares with an earlier one.
+    """Lay runs (tokens, window) one behind the other, each without what it shares with an earlier one.
 
     Examples
     --------
@@ -66,7 +66,7 @@ def plan_stretches(runs: Sequence[tuple[Sequence[int], int]]) -> list[Stretch]:
 class Packed:
     """Attention of packed runs, and what patched runs need of each.
 
-    `keep_weights` keeps the attention rows of the answer positions; `patched` says of each run whether it is
+    `keep_weights` keeps the attention rows of the window; `patched` says of each run whether it is
     to be patched, so that its keys and values are kept.
     """
 
@@ -99,18 +99,18 @@ class Packed:
                 enable_gqa=q.shape[1] != k.shape[1],
             ).transpose(1, 2)
             outputs.append(z)
-            t = s.stop - s.start - s.n_answer
-            answer = self._answer_rows(s, q)
+            t = s.stop - s.start - s.window
+            own = self._window_rows(s, q)
             weights = None
             if self.keep_weights:
-                weights = attention_weights(replace(call, key=k, value=v), q[:, :, t:], answer)[0]
+                weights = attention_weights(replace(call, key=k, value=v), q[:, :, t:], own)[0]
             before = s.shared + t
             self.states[run].append(
                 LayerState(
                     k[0, :, :before].contiguous() if self.patched[run] else None,
                     v[0, :, :before].contiguous() if self.patched[run] else None,
                     z[0, t:].clone(),
-                    answer,
+                    own,
                     weights,
                 )
             )
@@ -124,10 +124,10 @@ class Packed:
             self._masks[key] = ones.tril(s.shared)
         return self._masks[key]
 
-    def _answer_rows(self, s: Stretch, like: torch.Tensor) -> torch.Tensor | None:
-        """Additive mask of the answer positions; None where everything is visible."""
-        if s.n_answer == 1:
+    def _window_rows(self, s: Stretch, like: torch.Tensor) -> torch.Tensor | None:
+        """Additive mask of the window; None where everything is visible."""
+        if s.window == 1:
             return None
-        visible = self._mask(s, like)[-s.n_answer :]
+        visible = self._mask(s, like)[-s.window :]
         zeros = torch.zeros(visible.shape, dtype=like.dtype, device=like.device)
         return zeros.masked_fill_(~visible, torch.finfo(like.dtype).min)

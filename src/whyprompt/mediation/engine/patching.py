@@ -8,7 +8,8 @@ join the batch as its copies at the first layer they patch.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from whyprompt.mediation.engine.actions import Action
     from whyprompt.mediation.engine.attention import LayerState, World
+    from whyprompt.mediation.engine.blocks import Place, Values
     from whyprompt.mediation.engine.intercept import AttentionCall
     from whyprompt.mediation.engine.sites import Site
 
@@ -33,6 +35,8 @@ class Job:
     rows: Sequence[Sequence[Site]]
     action: Action
     item: str = ""
+    values: Values = field(default_factory=dict)
+    """What sites other than heads are set to."""
 
     def entry(self, row: int) -> int:
         """First layer that a row patches."""
@@ -91,6 +95,7 @@ class Plan:
         self._jobs = [jobs[j] for j, _ in parts]
         self._slices: list[list[slice]] = [[] for _ in range(n_layers)]
         self._entries: list[list[tuple[torch.Tensor, torch.Tensor] | None]] = [[] for _ in range(n_layers)]
+        self._set: dict[Place, list[tuple[int, int | None, Job]]] = {}
         for j, rows in parts:
             self._add(jobs[j], rows, n_layers, at_once=at_once)
         like = self.owners[0].base.hidden
@@ -120,12 +125,29 @@ class Plan:
                 for site in job.rows[row]
                 if site.layer == layer and site.kind == "head"
             ]
+            for at, row in enumerate(rows, start=start + 1):
+                for site in job.rows[row]:
+                    if site.layer == layer and site.kind != "head":
+                        self._set.setdefault((site.kind, layer), []).append((at, site.number, job))
             # On the processor: which device a layer is on, it alone knows.
             self._entries[layer].append(
                 (torch.tensor([n for n, _ in patched]), torch.tensor([head for _, head in patched]))
                 if patched
                 else None
             )
+
+    def settings(self) -> Iterator[tuple[Place, Callable[[torch.Tensor], torch.Tensor]]]:
+        """Give every block that is set somewhere in this batch, and the function that sets it."""
+        window = self.owners[0].base.window
+        for place, entries in self._set.items():
+            rows = torch.tensor([row for row, _, _ in entries])
+            if place[0] == "neuron":
+                columns = torch.tensor([number for _, number, _ in entries])
+                new = torch.stack([job.values[place][:, number] for _, number, job in entries])
+            else:
+                columns = None
+                new = torch.stack([job.values[place] for _, _, job in entries])
+            yield place, partial(_put, rows, columns, new, window)
 
     def __call__(self, call: AttentionCall, /) -> torch.Tensor:
         """Attend, and patch."""
@@ -149,6 +171,16 @@ class Plan:
         if spare := self._spare[layer]:
             done.append(done[0].new_zeros(spare, *done[0].shape[1:]))
         return done[0] if len(done) == 1 else torch.cat(done)
+
+
+def _put(
+    rows: torch.Tensor, columns: torch.Tensor | None, new: torch.Tensor, window: int, x: torch.Tensor
+) -> torch.Tensor:
+    """Set some rows of what a block gives, (rows, window, width) or flat; of neurons, one column of each."""
+    out = x.reshape(-1, window, x.shape[-1]).clone()
+    at = (rows.to(x.device),) if columns is None else (rows.to(x.device), slice(None), columns.to(x.device))
+    out[at] = new.to(out)
+    return out.view(x.shape)
 
 
 def _attend(

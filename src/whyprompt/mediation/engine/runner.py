@@ -13,7 +13,7 @@ from whyprompt.mediation.engine.align import align_shorter
 from whyprompt.mediation.results import PairOutcomes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     import torch
     from numpy.typing import NDArray
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from whyprompt._progress import Progress
     from whyprompt.mediation.engine.actions import Action
     from whyprompt.mediation.engine.attention import World
+    from whyprompt.mediation.engine.blocks import Place
     from whyprompt.mediation.engine.engine import ModelRuntime
     from whyprompt.mediation.engine.sites import Site
     from whyprompt.mediation.pairs import PromptPair
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 Mediator = Literal["head_output", "attention_row"]
 Outcome = Literal["log_prob", "prob", "margin"]
 Direction = Literal["nie", "nde", "pure_nie", "total_nde"]
+Tokens = Literal["answer", "suffix"]
 
 _PACK_TOKENS = 448
 
@@ -39,16 +41,18 @@ class WorldCache:
         self.max_bytes = self._left = max_bytes
         self._held: dict[str, list[World]] = {}
 
-    def get(self, item: str) -> list[World] | None:
-        """Give the runs of an item, or None."""
-        return self._held.get(item)
+    def get(self, item: str, places: Collection[Place]) -> list[World] | None:
+        """Give the runs of an item, or None; runs that did not keep these places are no use."""
+        held = self._held.get(item)
+        return held if held and all(place in held[0].outputs for place in places) else None
 
     def offer(self, item: str, worlds: list[World]) -> None:
-        """Keep the runs of an item if they still fit."""
+        """Keep the runs of an item if they still fit, in place of runs that kept less."""
         size = sum(world.nbytes for world in worlds)
-        if item not in self._held and size <= self._left:
+        before = sum(world.nbytes for world in self._held.get(item, ()))
+        if before < size <= self._left + before:
             self._held[item] = worlds
-            self._left -= size
+            self._left -= size - before
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,33 +65,47 @@ class Runner:
     directions: frozenset[str]
     outcome: Outcome
     cache: WorldCache | None = None
+    tokens: Tokens = "answer"
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
             ("mediator", self.mediator, get_args(Mediator)),
             ("outcome", self.outcome, get_args(Outcome)),
+            ("tokens", self.tokens, get_args(Tokens)),
         ):
             if value not in allowed:
                 raise MediationError(f"unknown {name} {value!r}", hint=f"one of {', '.join(allowed)}")
+        if self.mediator == "attention_row" and (self.tokens != "answer" or self.places):
+            raise MediationError(
+                "attention rows are moved in heads, at the answer positions",
+                hint="leave mediator='attention_row' out, or sweep heads with tokens='answer'",
+            )
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The blocks that some row sets."""
+        return tuple({(s.kind, s.layer): None for row in self.rows for s in row if s.kind != "head"})
 
     def run(self, pairs: Sequence[PromptPair]) -> Iterator[PairOutcomes]:
         """Run some pairs: their clean runs in one pass, their patched rows in common batches."""
         from whyprompt.mediation.engine.patching import Job
 
-        held = {p.item_id: None if self.cache is None else self.cache.get(p.item_id) for p in pairs}
+        cache = self.cache or WorldCache(0)
+        held = {p.item_id: cache.get(p.item_id, self.places) for p in pairs}
         fresh = self._clean([p for p in pairs if held[p.item_id] is None])
         worlds = {item: known or fresh[item] for item, known in held.items()}
         jobs: dict[tuple[str, int, str], Job] = {}
         for pair in pairs:
             runs = worlds[pair.item_id]
-            if self.cache is not None:
-                self.cache.offer(pair.item_id, runs)
+            cache.offer(pair.item_id, runs)
             # After the gold answer and, for a margin, after the foil.
             for k in range(0, len(runs), 2):
                 for name, base, source in (("y10", 1, 0), ("y01", 0, 1)):
                     if self.wanted(pair, name):
                         action = self._action(pair, runs[k : k + 2], base, source)
-                        jobs[pair.item_id, k, name] = Job(runs[k + base], self.rows, action, pair.item_id)
+                        jobs[pair.item_id, k, name] = Job(
+                            runs[k + base], self.rows, action, pair.item_id, runs[k + source].outputs
+                        )
         crossed = dict(zip(jobs, self.runtime.patched_many([*jobs.values()]), strict=True))
         for pair in pairs:
             yield self._outcomes(pair, worlds[pair.item_id], crossed)
@@ -97,6 +115,7 @@ class Runner:
         if not pairs:
             return {}
         runs: list[tuple[Sequence[int], Sequence[int]]] = []
+        owned: list[tuple[PromptPair, Sequence[int]]] = []
         for pair in pairs:
             answers = [pair.answer_ids]
             if self.outcome == "margin":
@@ -106,12 +125,17 @@ class Runner:
                     )
                 answers.append(pair.foil_ids)
             runs += [(ids, answer) for answer in answers for ids in (pair.ids0, pair.ids1)]
+            owned += [(pair, answer) for answer in answers for _ in range(2)]
         each = len(runs) // len(pairs)
         worlds = self.runtime.clean_many(
             runs,
             keep_weights=self.mediator == "attention_row",
             items=[pair.item_id for pair in pairs for _ in range(each)],
             patched=[base for pair in pairs for base in self._bases(pair) * (each // 2)],
+            windows=[pair.n_suffix - 1 + len(answer) for pair, answer in owned]
+            if self.tokens == "suffix"
+            else None,
+            places=self.places,
         )
         return {p.item_id: worlds[each * i : each * (i + 1)] for i, p in enumerate(pairs)}
 
@@ -160,23 +184,29 @@ class Runner:
         """Name everything that a saved item's numbers depend on, but for the model."""
         rows = [[str(site) for site in row] for row in self.rows]
         foil = pair.foil_ids if self.outcome == "margin" else None
-        return digest_of(pair.ids0, pair.ids1, pair.answer_ids, foil, self.mediator, self.outcome, rows)
+        return digest_of(
+            pair.ids0, pair.ids1, pair.answer_ids, foil, self.mediator, self.outcome, self.tokens, rows
+        )
 
     def fitting(self, pair: PromptPair, row: PairOutcomes) -> PairOutcomes:
         """Check that a saved item is one of this sweep's."""
         wanted = {name: self.wanted(pair, name) for name in ("y10", "y01")}
-        options = "heads, mediator, outcome and directions"
+        options = "sites, tokens, mediator, outcome and directions"
         return check_saved(pair, row, wanted, len(self.rows), self.digest(pair), options)
 
     def _bases(self, pair: PromptPair) -> tuple[bool, bool]:
         """Which of its prompts are patched, so that their keys and values are kept."""
         return self.wanted(pair, "y01"), self.wanted(pair, "y10")
 
-    def kept_tokens(self, pair: PromptPair) -> int:
-        """Count the tokens whose keys and values a pair keeps."""
-        kept = sum(
+    def kept_bytes(self, pair: PromptPair) -> int:
+        """Count the bytes that a pair keeps: of keys and values, and of sites at every token of a suffix."""
+        kept = self.runtime.token_bytes * sum(
             len(ids) for ids, base in zip((pair.ids0, pair.ids1), self._bases(pair), strict=True) if base
         )
+        if self.tokens == "suffix":
+            widths = sum(self.runtime.width(*place) for place in self.places)
+            heads = self.runtime.n_layers * self.runtime.n_heads * self.runtime.value_width
+            kept += 2 * pair.n_suffix * (widths + heads) * self.runtime.model.dtype.itemsize
         return kept * (2 if self.outcome == "margin" else 1)
 
     def wanted(self, pair: PromptPair, name: str) -> bool:
@@ -219,10 +249,10 @@ def in_packs(
 ) -> Iterator[list[PromptPair]]:
     """Pairs that run together: as many as keep matrix products fast, and no more than the budget holds.
 
-    `kept` counts the tokens whose keys and values a pair keeps.
+    `kept` counts the bytes that a pair keeps.
     """
     # A quarter of the budget for what is kept; what passes through has the rest.
-    most_kept = runtime.max_extra_bytes // (4 * max(1, runtime.token_bytes))
+    most_kept = runtime.max_extra_bytes // 4
     most_run = min(
         _PACK_TOKENS, runtime.max_extra_bytes // (2 * runtime.model.dtype.itemsize * runtime.row_width)
     )

@@ -102,7 +102,7 @@ def every_site(
     out.sort(key=lambda site: site.kind != "head")
     if len(set(out)) != len(out):
         twice = next(site for k, site in enumerate(out) if site in out[:k])
-        raise MediationError(f"sites names {str(twice)!r} twice", hint="name each once")
+        raise MediationError(f"{str(twice)!r} is named twice", hint="name each once")
     return tuple(out)
 
 
