@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from whyprompt import load_example
 from whyprompt.answers.proposal import propose
 from whyprompt.errors import DataError
 
@@ -148,3 +149,53 @@ def test_the_size_of_what_came_back_is_left_out_of_the_confounders():
     why = {taken.column: taken.why for taken in found.columns}
     assert "tokens_out" not in found.command
     assert why["tokens_out"] == "a completion's length is caused by the arm (reasoning is longer)"
+
+
+RENAMED = [{}, {"few_shot": "a_prompt", "direct": "b_prompt"}, {"few_shot": 1, "direct": 0}]
+
+
+@pytest.mark.parametrize("called", RENAMED)
+def test_an_arm_that_begins_on_a_date_in_some_routes_is_a_roll_out(called):
+    frame = load_example("rollout")
+    frame["arm"] = [called.get(arm, arm) for arm in frame["arm"]]
+    found = propose(frame.sample(frac=1, random_state=0), "t.csv")
+    new, old = (str(called.get(arm, arm)) for arm in ("few_shot", "direct"))
+    assert {taken.column: taken.role for taken in found.columns} == {
+        "arm": "treatment",
+        "correct": "outcome",
+        "started_at": "time",
+        "route": "route",
+        "difficulty": "confounder",
+    }
+    assert found.command == (
+        f"whyprompt effect t.csv --treatment arm --outcome correct --treated {new} --control {old}"
+        " --design rollout:time=started_at --unit route --confounders difficulty"
+    )
+    assert "in 3 of 6 the arm changes once" in found.text
+    assert "Where a lot decided it" not in found.text
+
+
+def test_an_arm_that_comes_and_goes_is_no_roll_out():
+    frame = load_example("rollout")
+    back = frame["route"].eq("chat") & frame["started_at"].astype(str).str.startswith("2025-03-01")
+    assert back.any()
+    frame.loc[back, "arm"] = "few_shot"
+    assert roles(frame)["route"] == "confounder"
+    # A few rows stand in order by chance.
+    few = load_example("rollout").groupby(["route", "arm"]).head(4)
+    assert roles(few)["route"] == "confounder"
+
+
+def test_a_lot_that_names_the_arm_is_not_adjusted_for():
+    found = propose(load_example("log"), "t.csv")
+    why = {taken.column: taken.why for taken in found.columns}
+    assert why["drawn"] == "it names an arm, which was not always the one taken"
+    assert "drawn" not in found.command
+    said = "'drawn' names a level of 'arm': where a lot drew it, --design instrument:instrument=drawn"
+    assert said in found.text
+    copied = propose(load_example("log").assign(again=lambda d: d["arm"]), "t.csv")
+    assert "the same as the arm in every row" in copied.text
+    # Two questions that are both answered by yes and no are two questions.
+    answered = log().replace({"v1": "no", "v2": "yes"})
+    answered["hard"] = np.where(answered["difficulty"] > 0, "yes", "no")
+    assert roles(answered)["hard"] == "confounder"

@@ -13,6 +13,7 @@ import numpy as np
 
 from whyprompt._summary import grid
 from whyprompt._words import counted, format_number
+from whyprompt.answers.seen_designs import NOT_ALWAYS, named_arm, rollout_seen
 from whyprompt.effects.caused import caused_by_arm, doubt_of, name_words
 from whyprompt.effects.units import find_units
 from whyprompt.errors import DataError
@@ -22,12 +23,15 @@ from whyprompt.trials.logs.arms import reference_arm
 from whyprompt.trials.readers.plain_names import ARMS, NAMES, OUTCOMES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from whyprompt.answers.seen_designs import Rollout
     from whyprompt.effects.units import Unit
     from whyprompt.tables import Column, Table
 
-Role = Literal["treatment", "outcome", "item", "cluster", "propensity", "confounder", "left out"]
+Role = Literal[
+    "treatment", "outcome", "item", "time", "route", "cluster", "propensity", "confounder", "left out"
+]
 """What a column is taken for, in the order in which it is told."""
 
 # Arms of an experiment are few; more levels are items, or a dose.
@@ -64,6 +68,7 @@ class Proposal(NamedTuple):
     control: str
     paired: bool
     doubts: tuple[str, ...]
+    rollout: Rollout | None = None
 
     def named(self, role: Role) -> tuple[str, ...]:
         """Give the columns that are taken for one thing."""
@@ -82,6 +87,9 @@ class Proposal(NamedTuple):
         adjusted, known = self.named("confounder"), self.named("propensity")
         if self.paired:
             words += ["--design", "paired", "--unit", *self.named("item")]
+        elif self.rollout is not None:
+            words += ["--design", f"rollout:time={self.rollout.time}", "--unit", self.rollout.unit]
+            words += ["--confounders", ",".join(adjusted)] if adjusted else []
         elif known:
             words += ["--propensity", known[0], *(["--confounders", ",".join(adjusted)] if adjusted else [])]
         elif adjusted:
@@ -101,6 +109,10 @@ class Proposal(NamedTuple):
         adjusted = self.named("confounder")
         if self.paired:
             return f"{said}, each {self.named('item')[0]!r} compared with itself?"
+        if self.rollout is not None:
+            return (
+                f"{said}, each {self.rollout.unit!r} compared with itself before, beside those not changed?"
+            )
         but = f"nothing but {_and(adjusted)}" if adjusted else "nothing"
         return f"{said}, if {but} affects both the choice of arm and the outcome?"
 
@@ -113,7 +125,7 @@ class Proposal(NamedTuple):
             grid(("column", "taken for", "because"), rows, left=3),
             self.question,
             f"  {self.command}",
-            *([_LOT] if not self.paired else []),
+            *([_ROLLOUT] if self.rollout is not None else [_LOT] if not self.paired else []),
             *self.doubts,
         ]
         return "\n\n".join(lines)
@@ -132,6 +144,12 @@ class Proposal(NamedTuple):
 _LOT = (
     "What decided the arm is for you to say: leave out of --confounders what came after the arm, and add what"
     " is missing. Where a lot decided it, say --design randomized in place of --confounders."
+)
+
+_ROLLOUT = (
+    "A prompt that changed on a date: routes that kept theirs say what would have come without it. Few rows a"
+    " day are grouped by period=7 in --design. Where it was not the date that decided the arm, say"
+    " --confounders in place of --design."
 )
 
 
@@ -174,11 +192,24 @@ def propose(
     else:
         outcome_why, other_outcomes = _named_outcome(table, outcome, treatment)
     levels = _levels(read[treatment])
+    control = reference_arm(levels)
     free = [name for name in read if name not in {treatment, outcome}]
     chances = next((name for name in free if "_".join(name_words(name)) in _PROPENSITY), None)
-    first = {name: _unfit(name, read[name], table.n_rows) for name in free if name != chances}
+    first = {
+        name: named_arm(read[name], read[treatment]) or _unfit(name, read[name], table.n_rows)
+        for name in free
+        if name != chances
+    }
     sampling, item = find_units(table, treatment=treatment, outcomes=[outcome], covariates=())
     units = _units(sampling, item, table.n_rows)
+    paired = item is not None and item.paired
+    rollout = None
+    if not paired and len(levels) == 2:
+        free_columns = {name: read[name] for name in free}
+        rollout, control = rollout_seen(table, read[treatment], control, free_columns)
+    if rollout is not None:
+        # Routes are the sample, whatever repeats within them.
+        units = _of_rollout(rollout)
     confounders = [name for name, why in first.items() if not why and name not in units]
     roles: dict[str, Taken] = {
         treatment: Taken(treatment, "treatment", f"{arm_why}: {_counts(read[treatment], levels)}"),
@@ -187,7 +218,6 @@ def propose(
     if chances is not None:
         roles[chances] = Taken(chances, "propensity", "it is called as the logged chance of an arm is")
     roles |= units
-    paired = item is not None and item.paired
     for name in confounders:
         why = (
             "pairing settles what belongs to the item" if paired else "nothing says that it comes of the arm"
@@ -200,9 +230,10 @@ def propose(
         n_rows=table.n_rows,
         columns=tuple(roles[name] for name in sorted(table.columns, key=lambda n: _ORDER[roles[n].role])),
         levels=levels,
-        control=reference_arm(levels),
+        control=control,
         paired=paired,
-        doubts=tuple(_doubts(other_arms, other_outcomes)),
+        doubts=tuple(_doubts(other_arms, other_outcomes, treatment, first)),
+        rollout=rollout,
     )
 
 
@@ -238,10 +269,22 @@ def _read(table: Table) -> tuple[dict[str, Column], dict[str, str]]:
 _ORDER: dict[str, int] = {role: n for n, role in enumerate(get_args(Role))}
 
 
-def _doubts(arms: Sequence[str], outcomes: Sequence[str]) -> list[str]:
-    said = [("treatment", arms), ("outcome", outcomes)]
+def _doubts(
+    arms: Sequence[str], outcomes: Sequence[str], treatment: str, unfit: Mapping[str, str]
+) -> list[str]:
+    lots = [name for name, why in unfit.items() if why == NOT_ALWAYS]
+    said = [("treatment", [name for name in arms if name not in lots]), ("outcome", outcomes)]
     return [
-        f"{_and(list(map(repr, names)))} may be the {what} too: --{what}." for what, names in said if names
+        *(
+            f"{_and(list(map(repr, names)))} may be the {what} too: --{what}."
+            for what, names in said
+            if names
+        ),
+        *(
+            f"{name!r} names a level of {treatment!r}: where a lot drew it, --design"
+            f" {shlex.quote(f'instrument:instrument={name}')} says what following it does."
+            for name in lots
+        ),
     ]
 
 
@@ -388,6 +431,14 @@ def after_arm(name: str, column: Column, n_rows: int) -> str:
 def _counts_rows(column: Column) -> bool:
     steps = np.diff(column.data)
     return bool(len(steps) and steps[0] != 0 and (steps == steps[0]).all())
+
+
+def _of_rollout(found: Rollout) -> dict[str, Taken]:
+    why = f"in {found.n_changed} of {found.n_units} the arm changes once, on a date"
+    return {
+        found.unit: Taken(found.unit, "route", why),
+        found.time: Taken(found.time, "time", "the dates of that change are in it"),
+    }
 
 
 def _units(sampling: Unit | None, item: Unit | None, n_rows: int) -> dict[str, Taken]:
