@@ -25,6 +25,13 @@ def test_help_has_a_short_way(run, flag):
         assert (code, out.startswith("Usage: ")) == (0, True)
 
 
+def test_the_list_of_verbs_says_of_each_what_it_does_without_being_cut(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    listed = run("-h")[1].partition("Commands:\n")[2].rstrip().splitlines()
+    assert [line.split()[0] for line in listed] == list(get_command(app).commands)
+    assert all(re.fullmatch(r"  [a-z]+ +[A-Z][^.]+\.", line) for line in listed), listed
+
+
 def test_the_options_of_an_effect_stand_in_groups(run):
     out = run("effect", "-h")[1]
     heads = re.findall(r"^(\S.*):$", out, re.MULTILINE)

@@ -104,7 +104,7 @@ def test_the_sentence_is_from_what_to_what():
     assert headline(result).startswith("With 'b' instead of 'a', 38% right becomes 48%: undecided (95% ")
     assert headline(result) == f"With 'b' instead of 'a', {headline(result, arms=False)}"
     needed = round(100 * result.minimum_detectable)
-    seen = f"; a true change of {needed} points would be seen four times in five with these 60 items."
+    seen = f" points). With these 60 items a true change of {needed} points would be seen four times in five."
     assert headline(result).endswith(seen)
     assert result.summary().split("\n\n")[:2] == [headline(result), result.sentence]
     assert str(result) == f"{headline(result)}\n\n{result.sentence}"

@@ -460,6 +460,9 @@ def test_the_page_never_scrolls_sideways(visit, size):
         }).map(e => e.outerHTML.slice(0, 80));"""
     )
     assert out == []
+    # Prompts, answers and commands are read without scrolling.
+    cut = "[...document.querySelectorAll('pre')].filter(p => p.scrollWidth > p.clientWidth + 1)"
+    assert driver.execute_script(f"return {cut}.length") == 0
 
 
 def test_a_table_of_effects_is_seen_whole_on_a_phone(visit):

@@ -124,6 +124,13 @@ def test_changed_items_have_their_texts_and_scores(written, page_of):
     number = int(unit[1:])
     for words in (f"What is {number} + 1?", f"direct says {number + 1}", f"cot says {number + 1}"):
         assert words in part
+    # The prompts show what was asked; where they do not, it is said.
+    assert "What was asked:" not in part
+    bare = [row | {"prompt": f"{row['arm']} prompt of {row['item_id']}"} for row in rows()]
+    text = page_of(written(bare, "bare.jsonl"))[2]
+    part = text[text.index(f"<summary>{unit}: 0 → 1.00</summary>") :]
+    assert "What was asked:" in part[: part.index("</details>")]
+    text = page_of(written(rows()))[2]
     same = effect.items.units[int(np.flatnonzero(effect.items.changes == 0)[0])]
     assert f"<summary>{same}: " not in text
 

@@ -73,6 +73,7 @@ whyprompt mediate study.yaml
     _run.report: """
 whyprompt report study.yaml               # writes runs/NAME/report.html
 whyprompt report direct.eval cot.eval --out page.html
+whyprompt report monday.yaml tuesday.yaml --out both.html
 """,
     _run.export: """
 whyprompt export study.yaml trials.csv
@@ -94,9 +95,26 @@ whyprompt skill > SKILL.md
 }
 """The verbs in the order of their work, each with the examples that its help ends in."""
 
+# What the list of verbs says of each, on a line of its own at 80 columns.
+_SHORT = {
+    "init": "Write a first study, which runs as it is.",
+    "run": "Run what is missing of a study, and only that.",
+    "effect": "Estimate what one prompt changes against another.",
+    "compare": "Say all that differs between two runs.",
+    "mediate": "Find the attention heads through which prompts act.",
+    "report": "Write one self-contained HTML page to hand on.",
+    "export": "Write a study's trial table.",
+    "import": "Write the trial table of logs of other tools.",
+    "schema": "Print the JSON schema of a study file.",
+    "doctor": "Check that this environment can run a study.",
+    "skill": "Print what a coding assistant needs to know.",
+    "data": "Save tables to try things on, or the notebooks' data.",
+}
+
 for _verb, _lines in _EXAMPLES.items():
-    app.command(_verb.__name__.rstrip("_"), cls=Verb, epilog=_lines)(_verb)
-app.add_typer(_data.app, name="data")
+    _name = _verb.__name__.rstrip("_")
+    app.command(_name, cls=Verb, epilog=_lines, short_help=_SHORT[_name])(_verb)
+app.add_typer(_data.app, name="data", short_help=_SHORT["data"])
 
 _STOPPED = 128 + signal.SIGINT
 _ENDED = 128 + signal.SIGTERM

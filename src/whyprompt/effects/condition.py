@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# An `EffectResult`, whose first sentence ends with it: to import it here would close a circle.
+# An `EffectResult`, whose first sentence has it: to import it here would close a circle.
 _Effect = Any
 
 

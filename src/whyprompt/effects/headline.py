@@ -288,7 +288,10 @@ def headline(result: _Effect, *, arms: bool = True) -> str:
     more = " More than the arm differs between these runs." if result.figures.get("one_treatment") else ""
     more += _turned_by_gaps(result, what)
     first = f"With {result.treated!r} instead of {result.control!r}, " if arms else ""
-    return f"{first}{_from_to(result)}{whose(result)}: {_said(result, what)}{condition(result)}.{more}"
+    said, beside, seen = _said(result, what)
+    # What it rests on stands by the verdict, before what else is to be said of it.
+    claim = f"{_from_to(result)}{whose(result)}: {said}{condition(result)}{beside}."
+    return f"{first}{claim}{seen}{more}"
 
 
 def _turned_by_gaps(result: _Effect, what: Verdict) -> str:
@@ -342,37 +345,36 @@ def _beside(result: _Effect) -> str:
     return f"{first} under {result.control!r} and {after} under {result.treated!r}"
 
 
-def _said(result: _Effect, what: Verdict) -> str:
+def _said(result: _Effect, what: Verdict) -> tuple[str, str, str]:
+    """Give the verdict with its interval, what is to be known beside it, and what would have been seen."""
     low, high, margin = result.ci_low, result.ci_high, _margin(result)
     if low is None or high is None:
-        return "undecided, for there is no interval"
+        return "undecided, for there is no interval", "", ""
     if what in {"better", "worse", "higher", "lower"}:
         small, large = sorted((abs(low), abs(high)))
         ends = f"{size_words(result, small, unit=False)} to {size_words(result, large)}"
-        return f"{what}, by {ends} ({percent(result.level)} interval)"
+        return f"{what}, by {ends} ({percent(result.level)} interval)", "", ""
     if what in {"no worse", "alike"} and margin is not None:
         words = "no worse than" if what == "no worse" else "alike within"
-        return f"{words} the margin of {size_words(result, margin)} allows ({interval_words(result)})"
+        return f"{words} the margin of {size_words(result, margin)} allows ({interval_words(result)})", "", ""
     text = f"undecided ({interval_words(result)})"
     least = detectable(result)
     if exact_against_interval(result):
-        return f"{text}; the interval and the exact test part"
-    if math.isinf(high - low):
-        return text
-    if margin is not None:
-        return f"{text}; the margin of {size_words(result, margin)} is not excluded"
-    if least is None:
-        return text
-    return (
-        f"{text}; a true change of {size_words(result, least)} would be seen four times in five with these"
-        f" {_units(result)}"
-    )
+        return text, "; the interval and the exact test part", ""
+    if margin is not None and not math.isinf(high - low):
+        return text, f"; the margin of {size_words(result, margin)} is not excluded", ""
+    if least is None or math.isinf(high - low):
+        return text, "", ""
+    change = f"a true change of {size_words(result, least)} would be seen four times in five."
+    return text, "", f" With these {_units(result)} {change}"
 
 
 def _units(result: _Effect) -> str:
     if result.items is not None:
         return counted(result.n_pairs, "item")
-    return counted(result.n_treated_used + result.n_control_used, "row")
+    n = result.n_treated_used + result.n_control_used
+    few = result.n_clusters is not None and result.n_clusters < n
+    return counted(n, "row") + (f" of {counted(result.n_clusters, 'cluster')}" if few else "")
 
 
 def detectable(result: _Effect) -> float | None:

@@ -107,8 +107,10 @@ def _item(row: Mapping[str, Any], effect: EffectResult, texts: Texts) -> Section
     before, after = (num(row[side]).text for side in ("control", "treated"))
     blocks: list[Block] = []
     prompts = [row.get("prompt_control"), row.get("prompt_treated")]
-    if row.get("question") is not None and row["question"] not in prompts:
-        blocks += texts.block("What was asked:", row["question"])
+    # A prompt that is shown whole shows what it asks.
+    asked = row.get("question")
+    if asked is not None and not any(text and asked in text and len(text) <= _SHOWN for text in prompts):
+        blocks += texts.block("What was asked:", asked)
     if row.get("target") is not None:
         blocks += texts.block("The right answer:", row["target"])
     same = prompts[0] == prompts[1]
