@@ -79,3 +79,9 @@ def test_a_mistake_exits_with_2_and_one_message(tmp_path, arguments, message):
     assert done.stdout == ""
     assert not (tmp_path / "Example1_Dataset").exists()
     assert not (tmp_path / "Example2_Dataset").exists()
+
+
+def test_a_slip_in_a_tables_name_is_answered_by_the_one_that_was_meant(tmp_path):
+    done = run("table", "logs", "x.csv", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "there is no example table 'logs'; did you mean 'log'?" in done.stderr

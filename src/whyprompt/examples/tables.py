@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from whyprompt._words import did_you_mean
 from whyprompt.errors import DataError
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def load_example(name: str) -> pd.DataFrame:
     True
     """
     if name not in NAMES:
-        raise DataError(f"there is no example table {name!r}", hint=f"one of: {', '.join(NAMES)}")
+        meant = did_you_mean(str(name), NAMES)
+        raise DataError(f"there is no example table {name!r}{meant}", hint=f"one of: {', '.join(NAMES)}")
     import pandas as pd
 
     frame = pd.read_csv(Path(__file__).with_name(f"{'log' if name == 'gaps' else name}.csv"))
