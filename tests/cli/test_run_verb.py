@@ -506,3 +506,11 @@ def test_the_least_time_is_that_of_the_tighter_limit_and_a_price_is_asked_for_wh
         assert "model.price: {input: 0.15, output: 0.60}" in price
     model["limits"] = {}
     assert _pace(Study.model_validate(study), SimpleNamespace(paid={**count.paid, "money": 1.0})) == []
+
+
+def test_what_was_not_run_names_the_command_with_its_own_study(fails, tiny_study):
+    assert f"whyprompt run {tiny_study}\n" in fails("effect", tiny_study)
+    said = fails("export", tiny_study, "t.csv", "--out", "my runs")
+    assert f"whyprompt run {tiny_study} --out 'my runs'\n" in said
+    # Of two studies none is named for the other.
+    assert "whyprompt run STUDY" in fails("report", tiny_study, tiny_study)

@@ -11,6 +11,7 @@ import shlex
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from whyprompt.errors import InputError
@@ -29,6 +30,8 @@ _VALUE = (
 )
 _QUOTED = r"""(?P<quoted>(?<!\w)'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _SAID = re.compile(rf"{_QUOTED}|(?<![\w.=:-])(?P<name>[a-z_]+)=(?P<value>{_VALUE})")
+_STUDIES = {".yaml", ".yml", ".toml"}
+_OF_STUDY = re.compile(r"\b(whyprompt (?:run|mediate)) STUDY\b")
 _TWICE = re.compile(r"(--[a-z-]+ \S+) \1:")
 # The arguments that an option gives another name.
 _OTHER_NAMES = {"random_state": "seed", "m": "impute"}
@@ -172,6 +175,18 @@ def speak(ctx: typer.Context | None, inside: Mapping[str, str] | None = None) ->
     _SPEAKS.set(in_keys if ctx is None else partial(in_flags, ctx=ctx, inside=inside))
 
 
+def _with_study(text: str, ctx: typer.Context) -> str:
+    """Name the study that the verb was given, so that a command which is said can be pasted."""
+    named = [value for name, value in ctx.params.items() if name != "out"]
+    listed = [path for value in named for path in (value if isinstance(value, list) else [value])]
+    studies = [path for path in listed if isinstance(path, Path) and path.suffix.lower() in _STUDIES]
+    if len(studies) != 1:
+        return text
+    out = ctx.params.get("out")
+    words = shlex.join([str(studies[0]), *(["--out", str(out)] if out is not None else [])])
+    return _OF_STUDY.sub(lambda found: f"{found[1]} {words}", text)
+
+
 @contextmanager
 def said_in_flags(ctx: typer.Context) -> Iterator[None]:
     """Put the errors that the library raises inside the block into the words of a verb."""
@@ -179,7 +194,7 @@ def said_in_flags(ctx: typer.Context) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        hint = None if error.hint is None else said(error.hint)
+        hint = None if error.hint is None else _with_study(said(error.hint), ctx)
         InputError.__init__(error, said(error.message), hint=hint)
         raise
     finally:
