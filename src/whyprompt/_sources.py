@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,10 @@ def read_source(path: Path) -> tuple[Any, Lines]:
     if not is_file(path):
         raise StudyError(f"{path} is a folder" if path.is_dir() else f"no such file: {path}")
     if path.suffix.lower() not in {".yaml", ".yml", ".toml"}:
-        raise StudyError(f"{path}: a study is a .yaml, .yml or .toml file")
+        raise StudyError(
+            f"{path}: a study is a .yaml, .yml or .toml file",
+            hint=f"of questions or trials that are there: whyprompt init {shlex.quote(str(path))}",
+        )
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise StudyError(

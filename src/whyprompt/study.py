@@ -490,7 +490,10 @@ def load_study(path: str | Path, *, code: bool = True) -> Study:
     if data is None:
         raise StudyError(f"{path} is empty", hint="whyprompt init writes one that runs")
     if not isinstance(data, dict):
-        raise StudyError(f"{path}: a study is a mapping of keys, not {type(data).__name__}")
+        raise StudyError(
+            f"{path}: a study is a mapping of keys, not {type(data).__name__}",
+            hint="whyprompt init writes one that runs",
+        )
     try:
         study = Study.model_validate(data)
     except ValidationError as error:

@@ -508,6 +508,13 @@ def test_the_least_time_is_that_of_the_tighter_limit_and_a_price_is_asked_for_wh
     assert _pace(Study.model_validate(study), SimpleNamespace(paid={**count.paid, "money": 1.0})) == []
 
 
+def test_what_is_no_study_is_answered_by_what_makes_one(fails, tmp_path):
+    (tmp_path / "my q.csv").write_text("question,answer\n1+1?,2\n")
+    (tmp_path / "list.yaml").write_text("- a\n")
+    assert "whyprompt init 'my q.csv'\n" in fails("run", "my q.csv")
+    assert "whyprompt init writes one that runs" in fails("run", "list.yaml")
+
+
 def test_what_was_not_run_names_the_command_with_its_own_study(fails, tiny_study):
     assert f"whyprompt run {tiny_study}\n" in fails("effect", tiny_study)
     said = fails("export", tiny_study, "t.csv", "--out", "my runs")
