@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -445,3 +446,43 @@ def test_a_level_that_is_none_is_refused(level):
         mean_interval([1.0, 2.0, 3.0], level=level)
     with pytest.raises(MediationError, match="between 0 and 1"):
         infer_heads(sweep(np.random.default_rng(0).normal(size=(5, 2))), level=level)
+
+
+def of_sites(nie, sites, te=None, **options):
+    return replace(sweep(nie, te=te), sites=sites, **options)
+
+
+def test_all_sites_of_a_sweep_are_one_family():
+    """A head's familywise p allows for the blocks beside it, as for other heads."""
+    x = np.random.default_rng(5).normal((0.8, *(0,) * 11), 1, (12, 12))
+    names = [*((0, k) for k in range(4)), *(f"mlp {k}" for k in range(4)), *(f"attn {k}" for k in range(4))]
+    heads, every = infer_heads(sweep(x[:, :4])), infer_heads(of_sites(x, names))
+    alike = infer_heads(sweep(x))
+    np.testing.assert_array_equal(figures(every, "p_adjusted"), figures(alike, "p_adjusted"))
+    np.testing.assert_array_equal(every.q_value, alike.q_value)
+    assert figures(every, "p_adjusted")[0] > figures(heads, "p_adjusted")[0]
+    assert every.heads == tuple((0, k) for k in range(4))
+    assert every.to_frame()["site"].tolist()[0] == "head 0.0"
+    assert every.part("mlp 2").estimate == pytest.approx(x[:, 6].mean())
+    assert (
+        "Of 12 sites, the largest mean NIE of each kind is that of head 0.0 among 4 heads" in every.sentence
+    )
+    assert "among 4 MLP outputs" in every.sentence
+    assert every.sentence.endswith("do not add up: what one passes on, a later one holds too.")
+
+
+def test_of_the_residual_stream_it_is_said_from_where_on_it_holds_the_effect():
+    rng = np.random.default_rng(6)
+    te = rng.normal(2, 0.3, 10)
+    x = te[:, None] * [0.1, 0.6, 0.3, 0.5, 0.9, 1.0]
+    sites = [f"resid {k}" for k in range(6)]
+    stream = infer_heads(of_sites(x, sites, te=te))
+    assert "holds half of it or more from resid 3 on" in stream.sentence
+    assert "Of 6 residual streams, resid 5 has the largest mean NIE" in stream.sentence
+    mixed = infer_heads(of_sites(x, [(0, 0), *sites[1:]], te=te, tokens="suffix"))
+    assert "holds half of it or more from resid 3 on" in mixed.sentence
+    assert mixed.sentence.endswith("every token that the two prompts end with, and at the answer positions.")
+    unsure = infer_heads(of_sites(x - te.mean(), sites, te=te - te.mean()))
+    assert "half of it" not in unsure.sentence
+    with pytest.raises(MediationError, match="differ in tokens"):
+        contrast_heads(of_sites(x, sites), of_sites(x, sites, tokens="suffix"))

@@ -14,6 +14,7 @@ from whyprompt import (
     knockout_sweep,
     layer_sweep,
     set_sweep,
+    site_sweep,
 )
 from whyprompt.errors import MediationError
 from whyprompt.mediation import PromptPair
@@ -270,3 +271,37 @@ def test_attention_rows_of_prompts_of_one_length_have_prompt_1_as_base():
         sweep = head_sweep(planted.build({2: 1.0}), items, mediator="attention_row")
         assert sweep.quantities == ("nie", "nde")
         np.testing.assert_allclose(sweep.nie[0], 0, atol=1e-12)
+
+
+def test_a_circuit_through_an_mlp_is_found_with_its_neurons():
+    """The copied token reaches the answer through one neuron of layer 1: of every token its own."""
+    items = pairs()
+    sweep = site_sweep(
+        planted.build({2: 1.0}, gate="or"), items, ["head", "attn", "mlp", "resid", "neuron 1"]
+    )
+    te = log_prob(GAIN) - log_prob(0)
+    want = dict.fromkeys(("head 1.2", "attn 1", "mlp 1", "resid 1"), te)
+    for i, item in enumerate(items):
+        own = want | {f"neuron 1.{2 * item.answer_ids[0]}": te}
+        expected = [own.get(label, 0.0) for label in sweep.labels]
+        np.testing.assert_allclose(sweep.nie[i], expected, atol=1e-9)
+        np.testing.assert_allclose(sweep.pure_nie[i], expected, atol=1e-9)
+    np.testing.assert_allclose(sweep.nde[:, sweep.labels.index("resid 1")], 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("tokens", ["answer", "suffix"])
+def test_what_is_moved_before_the_answer_is_found_at_the_tokens_of_the_suffix(tokens):
+    """``BOS a x CUE`` and ``BOS a b MARK x CUE``: that x is marked is written at x, and read at CUE."""
+    items = [
+        replace(p, ids0=[BOS, a, x, CUE], ids1=[BOS, a, b, MARK, x, CUE], segments0={}, segments1={})
+        for p in pairs()
+        for a, b, x in [(*p.ids0[1:3], p.answer_ids[0])]
+    ]
+    assert {p.n_suffix for p in items} == {2}
+    sweep = site_sweep(planted.build({2: 1.0}), items, ["head", "attn", "mlp", "resid"], tokens=tokens)
+    te = log_prob(GAIN) - log_prob(0)
+    np.testing.assert_allclose(sweep.te, te, atol=1e-9)
+    early = ("head 0.1", "attn 0", "resid 0") if tokens == "suffix" else ()
+    want = [te * (label in {*early, "head 1.2", "attn 1", "resid 1"}) for label in sweep.labels]
+    np.testing.assert_allclose(sweep.nie, np.broadcast_to(want, sweep.nie.shape), atol=1e-9)
+    np.testing.assert_allclose(sweep.pure_nie, np.broadcast_to(want, sweep.nie.shape), atol=1e-9)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from scipy import stats
 
 from whyprompt._summary import figures, parts_table
-from whyprompt._words import format_number, percent
+from whyprompt._words import counted, format_number, percent
 from whyprompt.errors import MediationError
+from whyprompt.mediation.engine.sites import KIND_WORDS
 from whyprompt.mediation.intervals import DRAWS, interval_words, mean_interval, units_of
-from whyprompt.mediation.results import column, columns_of, estimates, heads_of
+from whyprompt.mediation.results import column, columns_of, estimates, heads_of, kind_of
 from whyprompt.results import Estimate, Result
 from whyprompt.stats import resampling
 from whyprompt.stats.clusters import cluster_sums
@@ -269,8 +271,12 @@ def contrast_heads(
     )
 
 
-_HEADS_END = "Effects of single heads do not add up to the joint effect of several."
-_SETS_END = "Joint effects of sets do not add up to the total effect: what one passes on, another may use."
+_ENDS = {
+    "set": "Joint effects of sets do not add up to the total effect: what one passes on, another may use.",
+    "head": "Effects of single heads do not add up to the joint effect of several.",
+    "site": "Effects of single sites do not add up: what one passes on, a later one holds too.",
+}
+_SUFFIX = " Each was set at every token that the two prompts end with, and at the answer positions."
 
 
 def _infer(
@@ -309,38 +315,79 @@ def _infer(
         draws=draws,
         exhaustive=exhaustive,
         alpha=alpha,
-        split_half=_split_half(sums, sizes, n_splits, rng, bool(sweep.sets))
+        split_half=_split_half(sums, sizes, n_splits, rng, f"{KIND_WORDS[sweep.kind]}s")
         if len(sizes) >= 4 and n_splits
         else None,
     )
-    return replace(out, sentence=_sentence(out, len(x)))
+    end = _SUFFIX if sweep.tokens == "suffix" else ""
+    return replace(out, sentence=_sentence(out, len(x)) + end)
 
 
 def _sentence(r: HeadInference, n: int) -> str:
     name = _NAMES[r.quantity]
-    what, joint, end = ("set", "joint ", _SETS_END) if r.sets else ("head", "", _HEADS_END)
-    m, te = len(r.parts), cast("Estimate", r.overall)
-    best = r.parts[int(np.argmax(np.abs(r.mean)))]
+    kind = "set" if r.sets else kind_of(r.sites)
+    what, m, te = KIND_WORDS[kind], len(r.parts), cast("Estimate", r.overall)
     unit = "items" if n == r.n_clusters else f"items in {r.n_clusters} clusters"
     strong = int((column(r.parts, "p_adjusted") < r.alpha).sum())
     loose = int((r.q_value < r.alpha).sum())
     text = (
         f"Over {n} {unit} the total effect is {te.estimate:.3g} "
         f"({interval_words(*te.ends, percent(r.level))}). "
-        f"Of {m} {what}s, {best.label} has the largest mean {joint}{name}, {best.estimate:.3g} "
-        f"({interval_words(*best.ends)}). "
+        f"{_largest(r, what, name)}"
         f"{strong or 'None'} of them can be told from zero with the familywise error held at {r.alpha:g}, "
         f"{loose or 'none'} with the false discovery rate held there, both by a bootstrap, which takes the "
         "effects as skewed as they are, and by sign flips, exact for effects symmetric about zero. "
     )
     text += f"With {r.n_clusters} sampling units no p can be below {r.min_p:.2g}"
     if r.min_p >= r.alpha:
-        return text + f": at {r.alpha:g} these items can show no {what} at all, whatever the heads do."
+        return text + f": at {r.alpha:g} these items can show no {what} at all, whatever the model does."
     floor = max(r.min_p, 1 / r.draws)
     if floor * m >= r.alpha:
         text += f"; a single {what} among {m} then cannot be told from zero at {r.alpha:g}"
         text += ", and absence of a mark is no evidence"
-    return f"{text}. {end}"
+    return f"{text}. {_ENDS.get(kind, _ENDS['site'])}"
+
+
+def _largest(r: HeadInference, what: str, name: str) -> str:
+    """Name the part with the largest mean effect; of several kinds of sites, that of each.
+
+    The residual stream holds ever more of what came before it, and after the last layer all: of it the layer
+    is told from which it holds half of the total effect.
+    """
+    size = np.abs(r.mean)
+    kinds = [site.kind for site in r.sites]
+    text, each = "", []
+    if not r.sets and "resid" in kinds and r.quantity in {"nie", "pure_nie"}:
+        text = _from_where(r)
+    if r.sets or len(set(kinds)) == 1:
+        best = r.parts[int(np.argmax(size))]
+        joint = "joint " if r.sets else ""
+        found = f"{best.label} has the largest mean {joint}{name}, {best.estimate:.3g}"
+        return f"Of {len(r.parts)} {what}s, {found} ({interval_words(*best.ends)}). {text}"
+    for kind in dict.fromkeys(kinds):
+        at = [k for k, own in enumerate(kinds) if own == kind]
+        best = r.parts[at[int(np.argmax(size[at]))]]
+        found = f"{best.label} among {counted(len(at), KIND_WORDS[kind])}"
+        each.append(f"{found}, {best.estimate:.3g} ({interval_words(*best.ends)})")
+    return (
+        f"Of {len(r.parts)} sites, the largest mean {name} of each kind is that of {'; '.join(each)}. {text}"
+    )
+
+
+def _from_where(r: HeadInference) -> str:
+    """Say from which layer on the residual stream holds half of the total effect."""
+    te = cast("Estimate", r.overall)
+    if te.ends[0] <= 0 <= te.ends[1]:
+        return ""
+    shares = r.mean / cast("float", te.estimate)
+    stream = [(s, share) for s, share in zip(r.sites, shares, strict=True) if s.kind == "resid"]
+    upper = [site for site, _ in takewhile(lambda one: one[1] >= 0.5, sorted(stream, reverse=True))]
+    if not upper:
+        return ""
+    return (
+        "The residual stream, which after the last layer holds all of the total effect by definition, holds "
+        f"half of it or more from {upper[-1]} on. "
+    )
 
 
 def _split_half(
@@ -348,7 +395,7 @@ def _split_half(
     sizes: Array,
     n_splits: int,
     rng: np.random.Generator,
-    sets: bool,  # noqa: FBT001  # private
+    what: str,
 ) -> Result:
     """How far random halves of the clusters agree: ranks of all means, and names of the largest."""
     g, m = sums.shape
@@ -362,7 +409,6 @@ def _split_half(
             correlations.append(float(ranks[0, 1]))
         first, second = (set(np.argsort(-np.abs(half), kind="stable")[:top]) for half in (a, b))
         overlaps.append(len(first & second) / top)
-    what = "sets" if sets else "heads"
     rank, shared = float(np.mean(correlations)) if correlations else 0.0, float(np.mean(overlaps))
     return Result(
         parts=(

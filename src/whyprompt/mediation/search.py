@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt._progress import Progress
-    from whyprompt.mediation.engine.runner import Mediator, Outcome
+    from whyprompt.mediation.engine.runner import Mediator, Outcome, Tokens
     from whyprompt.mediation.pairs import PromptPair
     from whyprompt.mediation.results import Head, Sweep
 
@@ -123,6 +123,7 @@ def find_heads(
     held_out: float = 0.5,
     level: float = 0.95,
     mediator: Mediator | None = None,
+    tokens: Tokens | None = None,
     outcome: Outcome | None = None,
     max_extra_bytes: int = 256 << 20,
     random_state: int = 0,
@@ -146,7 +147,8 @@ def find_heads(
     model, pairs
         As in `head_sweep`.
     sweep : Sweep, optional
-        A finished sweep over at least the search items, in both directions; run here if absent.
+        A finished sweep over at least the search items, in both directions; run here if absent. Of sites
+        other than heads in it nothing is made: the set is one of heads.
     method : {"greedy", "ranked"}
     share : float, default 0.8
         Share of the total effect to reach on the search items.
@@ -156,7 +158,7 @@ def find_heads(
     held_out : float, default 0.5
         Share of clusters that the search does not see.
     level : float, default 0.95
-    mediator, outcome, max_extra_bytes
+    mediator, tokens, outcome, max_extra_bytes
         As in `head_sweep`; of a finished sweep its own.
     random_state : int
         Draws the split.
@@ -187,7 +189,7 @@ def find_heads(
     if not share > 0 or not 0 < held_out < 1 or max_heads < 1 or candidates < 1:
         raise MediationError("share, max_heads and candidates are positive; held_out lies between 0 and 1")
     check_level(level)
-    options = _matching(sweep, mediator, outcome, max_extra_bytes)
+    options = _matching(sweep, mediator, tokens, outcome, max_extra_bytes)
     seen, unseen = _split(pairs, held_out, random_state)
     if sweep is None:
         sweep = head_sweep(model, seen, **options)
@@ -238,7 +240,7 @@ def find_heads(
         search_items=tuple(p.item_id for p in seen),
         held_out_items=test.item_ids,
     )
-    return replace(out, sentence=_sentence(out, test.mediator, len(set(test.clusters))))
+    return replace(out, sentence=_sentence(out, test, len(set(test.clusters))))
 
 
 def _carried(quantity: Way, test: Sweep, n_chosen: int, level: float) -> list[Estimate]:
@@ -304,18 +306,25 @@ def _check_total(te: Array, which: str) -> None:
 
 class _Options(TypedDict):
     mediator: Mediator
+    tokens: Tokens
     outcome: Outcome
     max_extra_bytes: int
 
 
 def _matching(
-    sweep: Sweep | None, mediator: Mediator | None, outcome: Outcome | None, max_extra_bytes: int
+    sweep: Sweep | None,
+    mediator: Mediator | None,
+    tokens: Tokens | None,
+    outcome: Outcome | None,
+    max_extra_bytes: int,
 ) -> _Options:
-    """Give the options of the search: a finished sweep's mediator and outcome, unless they differ."""
-    given = {"mediator": mediator, "outcome": outcome}
-    own = {"mediator": "head_output", "outcome": "log_prob"}
+    """Give the options of the search: a finished sweep's own, unless others are asked for."""
+    given = {"mediator": mediator, "tokens": tokens, "outcome": outcome}
+    own = {"mediator": "head_output", "tokens": "answer", "outcome": "log_prob"}
     if sweep is not None:
-        own = {"mediator": sweep.mediator, "outcome": sweep.outcome}
+        if not sweep.heads:
+            raise MediationError("the sweep holds no single heads", hint="give one of head_sweep")
+        own = {name: getattr(sweep, name) for name in own}
         for name, value in own.items():
             if given[name] not in {None, value}:
                 raise MediationError(
@@ -329,12 +338,13 @@ def _matching(
             )
     return _Options(
         mediator=mediator or cast("Mediator", own["mediator"]),
+        tokens=tokens or cast("Tokens", own["tokens"]),
         outcome=outcome or cast("Outcome", own["outcome"]),
         max_extra_bytes=max_extra_bytes,
     )
 
 
-def _sentence(r: HeadSearch, mediator: str, n_clusters: int) -> str:
+def _sentence(r: HeadSearch, test: Sweep, n_clusters: int) -> str:
     chosen, total = r.heads, cast("Estimate", r.overall)
     names = ", ".join(f"{layer}.{head}" for layer, head in chosen[:8]) + (", ..." if len(chosen) > 8 else "")
     shares = [part for part in r.parts if part.label == "share"]
@@ -348,7 +358,7 @@ def _sentence(r: HeadSearch, mediator: str, n_clusters: int) -> str:
     )
     text += "".join(_beyond(r, share) for share in shares)
     if len(shares) == 1:
-        text += f" Only this direction can be run with mediator {mediator!r}: the other may carry less."
+        text += f" Only this direction can be run with mediator {test.mediator!r}: the other may carry less."
     if not r.reached:
         seen = ", ".join(f"{_SHORT[q]} {_percent(s[len(chosen) - 1])}" for q, s in r.searched.items())
         text += f" The search stopped before {_percent(r.share)} was reached on its own items ({seen})."
@@ -357,7 +367,8 @@ def _sentence(r: HeadSearch, mediator: str, n_clusters: int) -> str:
         text += ", so a share of it says little."
     if n_clusters < _FEW:
         text += f" With {n_clusters} held-out sampling units the intervals are rough: add items."
-    return text + " Other sets may carry as much; heads act at the answer positions only."
+    where = "the tokens that both prompts end with" if test.tokens == "suffix" else "the answer positions"
+    return f"{text} Other sets may carry as much; heads act at {where} only."
 
 
 _SHORT = {"nie": "NIE", "pure_nie": "pure NIE"}

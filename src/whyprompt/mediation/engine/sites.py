@@ -13,6 +13,17 @@ if TYPE_CHECKING:
 Kind = Literal["head", "attn", "mlp", "neuron", "resid"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
+KIND_WORDS = {
+    "head": "head",
+    "attn": "attention output",
+    "mlp": "MLP output",
+    "neuron": "neuron",
+    "resid": "residual stream",
+    "site": "site",
+    "set": "set",
+}
+"""What one of a kind is called in a sentence."""
+
 _NUMBERED = ("head", "neuron")
 _FORM = re.compile(rf"({'|'.join(KINDS)})(?: (\d+)(?:\.(\d+))?)?")
 _HINT = "for instance 'head 14.1', 'attn 14', 'mlp 14', 'neuron 14.123', 'resid 14'; layers count from 0"

@@ -185,6 +185,11 @@ def compare_mediation(
     """
     if quantity not in {"nie", "pure_nie"}:
         raise MediationError(f"unknown quantity {quantity!r}", hint="nie or pure_nie")
+    if sweep.tokens != "answer":
+        raise MediationError(
+            "the sweep set heads at every token of the suffix; attention is measured at the answer positions",
+            hint="compare with a sweep whose tokens are 'answer'",
+        )
     if draws < 2 or not 0 < level < 1 or not 0 < alpha < 1:
         raise MediationError("draws is at least 2; level and alpha lie between 0 and 1")
     chosen, in_sweep, in_capture = _heads(sweep, capture, heads)
