@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from whyprompt._study_items import Strict
+from whyprompt.errors import MediationError
 
 Problem = tuple[tuple["str | int", ...], str]
 """A path of keys, and what is wrong there."""
@@ -280,6 +281,19 @@ class MediationSettings(Strict):
 
     contrast: Contrast | None = None
     mediator: Literal["head_output"] = "head_output"
+    sites: list[str] = Field(
+        default_factory=list,
+        description=(
+            "What to set beside the heads: attn, mlp, resid (one a layer), single ones (mlp 14), neurons "
+            "(neuron 14 for all of a layer's MLP, neuron 14.123 for one). One family of tests with the heads."
+        ),
+    )
+    tokens: Literal["answer", "suffix"] = Field(
+        default="answer",
+        description=(
+            "Where to set them: at the answer positions, or at every token that both prompts end with too."
+        ),
+    )
     tasks: list[str] | None = Field(
         default=None, min_length=1, description="Task families to sweep; all by default."
     )
@@ -304,6 +318,19 @@ class MediationSettings(Strict):
     contrasts: list[Contrast] = Field(
         default_factory=list, description="Further contrasts to sweep, reported beside the first."
     )
+
+    @field_validator("sites")
+    @classmethod
+    def _name_sites(cls, value: list[str]) -> list[str]:
+        from whyprompt.mediation.engine.sites import check_names
+
+        try:
+            check_names(value)
+        except MediationError as error:
+            raise ValueError(f"{error.message}: {error.hint}") from None
+        if heads := [name for name in value if name.split()[0] == "head"]:
+            raise ValueError(f"{heads[0]!r} is swept anyway: every head is")
+        return value
 
 
 _Seed = Annotated[int, Field(ge=0, lt=2**63)]

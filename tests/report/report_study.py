@@ -11,6 +11,7 @@ import pandas as pd
 from whyprompt import compare_mediation, contrast_heads, infer_heads
 from whyprompt.answers import HeadStudy, StudyMediation
 from whyprompt.mediation import AttentionCapture, HeadCapture, HeadSearch, Sweep, mean_interval
+from whyprompt.mediation.engine.sites import as_site
 from whyprompt.results import Estimate
 from whyprompt.study import Contrast, Study
 
@@ -79,7 +80,7 @@ def make_frame(*, per_task=16, reps=2, seed=3):
     return pd.DataFrame(rows)
 
 
-def make_sweep(frame, treated, *, layers=LAYERS, heads=HEADS, swept=SWEPT, seed=0, scale=1.0):
+def make_sweep(frame, treated, *, layers=LAYERS, heads=HEADS, swept=SWEPT, seed=0, scale=1.0, beside=()):
     rng = np.random.default_rng(seed)
     items = list(dict.fromkeys(frame["item_id"]))[:: max(1, frame["item_id"].nunique() // swept)][:swept]
     first = frame[frame["rep"] == 0].set_index(["item_id", "arm"])["log_prob"]
@@ -89,6 +90,9 @@ def make_sweep(frame, treated, *, layers=LAYERS, heads=HEADS, swept=SWEPT, seed=
     # One head that carries much, one that works against it.
     size[[4, 8]] = 0.9 * scale, -0.4 * scale
     nie = size + rng.normal(0, 0.08 * scale, (len(items), layers * heads))
+    # What lies beside the heads: ever more of the effect, the higher the layer.
+    shares = [(as_site(name).layer + 1) / layers * (1 if "resid" in name else 0.3) for name in beside]
+    nie = np.column_stack([nie, *((y11 - y00) * share for share in shares)])
     return Sweep(
         mediator="head_output",
         outcome="log_prob",
@@ -97,7 +101,7 @@ def make_sweep(frame, treated, *, layers=LAYERS, heads=HEADS, swept=SWEPT, seed=
         clusters=tuple(items),
         n_layers=layers,
         n_heads=heads,
-        sites=tuple((layer, head) for layer in range(layers) for head in range(heads)),
+        sites=(*((layer, head) for layer in range(layers) for head in range(heads)), *beside),
         y00=y00,
         y11=y11,
         y10=y11[:, None] - nie,
@@ -136,9 +140,10 @@ def make_capture(sweep, seed=9):
     )
 
 
-def make_mediation(frame, *, layers=LAYERS, heads=HEADS, swept=SWEPT, name="small_study"):
-    main = make_sweep(frame, "shots", layers=layers, heads=heads, swept=swept)
-    placebo = make_sweep(frame, "other", layers=layers, heads=heads, swept=swept, seed=1, scale=0.1)
+def make_mediation(frame, *, layers=LAYERS, heads=HEADS, swept=SWEPT, name="small_study", beside=()):
+    size = {"layers": layers, "heads": heads, "swept": swept, "beside": beside}
+    main = make_sweep(frame, "shots", **size)
+    placebo = make_sweep(frame, "other", **size, seed=1, scale=0.1)
 
     def studied(treated, sweep):
         return HeadStudy(

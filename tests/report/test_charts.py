@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from report_study import rows_with, values
+from report_study import make_mediation, rows_with, values
 
 import whyprompt as wp
 from whyprompt import charts, estimate_effect
@@ -431,3 +431,19 @@ def test_the_picture_of_the_answer_draws_both_means_and_the_interval_of_the_chan
         0.4, 0.4, None, names=("a", "b"), labels=("0.4", "0.4"), interval="", title="y", width=width
     )
     assert len(values(bare)) < len(values(chart))
+
+
+def test_site_plot_holds_every_site_beside_the_heads(small):
+    beside = ["attn 0", "mlp 2", "resid 3", "resid 4", "neuron 2.11"]
+    inference = make_mediation(small.frame, beside=beside).main.inference
+    chart = charts.site_plot(inference)
+    rows = {r["site"]: r for r in rows_with(chart, "site", "low")}
+    assert list(rows) == beside
+    for name, row in rows.items():
+        part = inference.part(name)
+        assert (row["effect"], row["low"], row["high"]) == (part.estimate, *part.ends)
+    assert rows["resid 4"]["effect"] == pytest.approx(inference.estimate)
+    assert [{"at": inference.estimate}] in values(chart)
+    assert "The largest of each kind: attn 0: NIE" in chart.to_dict()["description"]
+    heads = charts.head_heatmap(inference)
+    assert len(rows_with(heads, "head", "mark")) == len(inference.heads)

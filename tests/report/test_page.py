@@ -19,6 +19,7 @@ from whyprompt.effects.checks.hidden import sensitivity_report
 from whyprompt.effects.headline import headline
 from whyprompt.effects.outlook import harmed, settles, sure
 from whyprompt.errors import DataError, StoreError, WhypromptError
+from whyprompt.mediation.engine.sites import as_site
 from whyprompt.page.page import MAX_BYTES, build_report, write_report
 from whyprompt.trials.items.item import Item
 
@@ -485,3 +486,44 @@ def test_outcomes_that_are_read_off_probabilities_leave_no_answers_and_say_what_
     text = build_report(study_effect(study, make_frame(reps=1)), None, MANIFEST, study)
     assert "No answers were written: these outcomes are read off the probabilities" in text
     assert "such as string_match" in text
+
+
+BESIDE = [f"{kind} {layer}" for kind in ("attn", "mlp", "resid") for layer in range(5)]
+BESIDE += ["neuron 1.20", "neuron 3.7"]
+
+
+def test_what_was_set_beside_the_heads_has_a_picture_and_a_table(small, monkeypatch):
+    monkeypatch.setattr("whyprompt.charts.render.can_render", lambda: False)
+    found = make_mediation(small.frame, beside=BESIDE)
+    page = read(build_report(small.effect, found, MANIFEST, small.study))
+    inference = found.main.inference
+    rows = body(page.tables["sites"])
+    assert list(rows)[:5] == [f"attn {layer}" for layer in (4, 3, 2, 1, 0)]
+    assert set(rows) == set(BESIDE)
+    for name, cells in rows.items():
+        at = inference.sites.index(as_site(name))
+        part = inference.parts[at]
+        wanted = [part.estimate, *part.ends, inference.nde[at], inference.q_value[at], part.p_adjusted]
+        assert cells == wanted
+    # Heads are shown as ever, whatever stands beside them; the family is all of them.
+    assert next(iter(body(page.tables["heads"]))) == "head 1.1"
+    assert all(name.startswith("head ") for name in body(page.tables["heads"]))
+    data = json.loads(page.scripts["head-data"])
+    assert len(data["heads"]) == len(data["nie"]) == len(inference.heads)
+    assert data["chosen"] == 4
+    assert inference.sentence in page.words
+    assert f"{len(inference.heads)} heads and 17 other sites were tested" in page.words
+    assert "after the last layer it holds the whole effect by definition" in page.words
+
+
+def test_an_answer_with_other_sites_tells_them_apart(small):
+    found = make_mediation(small.frame, beside=BESIDE)
+    told = found.to_dict()
+    assert {tuple(row)[:2] for row in told["heads"]} == {("layer", "head")}
+    assert told["sites"][0]["site"] == "resid 4"
+    assert len(told["sites"]) == len(BESIDE)
+    text = found.summary()
+    assert re.search(r"^  site +NIE", text, re.MULTILINE)
+    assert re.search(r"^  head 1\.1 +0\.\d+ ", text, re.MULTILINE)
+    assert re.search(r"^  neuron 3\.7 +\d", text, re.MULTILINE)
+    assert re.search(r"^  head     NIE", small.mediation.summary(), re.MULTILINE)

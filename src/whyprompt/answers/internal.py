@@ -12,7 +12,7 @@ from whyprompt.mediation.capture import capture_attention, capture_heads
 from whyprompt.mediation.inference import contrast_heads, infer_heads
 from whyprompt.mediation.measured.compare import compare_mediation
 from whyprompt.mediation.search import find_heads
-from whyprompt.mediation.sweep import head_sweep
+from whyprompt.mediation.sweep import site_sweep
 from whyprompt.results import AroundResult, Result, plain
 from whyprompt.study import ModelSettings
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from whyprompt.mediation.capture import AttentionCapture, HeadCapture
+    from whyprompt.mediation.engine.sites import Kind
     from whyprompt.mediation.inference import HeadInference
     from whyprompt.mediation.measured.compare import MediationComparison
     from whyprompt.mediation.pairs import PromptPair
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeadStudy(AroundResult):
-    """Every head's effect in one contrast of arms.
+    """The effect of every head, and of other sites asked for, in one contrast of arms.
 
     Attributes
     ----------
@@ -125,18 +126,21 @@ class StudyMediation(AroundResult):
         -------
         dict
             ``total_effect``, ``heads`` (the largest absolute effect first, each with ``layer``, ``head``,
-            ``nie``, ``nde``, ``ci_low``, ``ci_high``, ``p_adjusted``, ``q_value``), the set found, the
-            further contrasts, and the sentence.
+            ``nie``, ``nde``, ``ci_low``, ``ci_high``, ``p_adjusted``, ``q_value``), ``sites`` (what was set
+            beside them, each with ``site``, ``kind`` and ``layer``), the set found, the further contrasts,
+            and the sentence.
         """
         return {
             "study": self.study,
             **_contrast(self.main),
             "mediator": self.mediator,
+            "tokens": self.main.sweep.tokens,
             "outcome": self.outcome,
             "n_items": len(self.main.sweep.item_ids),
             "n_clusters": self.main.inference.n_clusters,
             "smallest_possible_p": self.main.inference.min_p,
             "heads": _heads(self.main.inference),
+            "sites": _others(self.main.inference),
             "set": None if self.search is None else self.search.to_dict(),
             "set_note": self.search_note,
             "contrasts": [
@@ -208,8 +212,21 @@ def _listed(item_tasks: dict[str, str]) -> str:
 _PS = ("p_value", "p_adjusted", "q_value")
 
 
+_BESIDE: tuple[Kind, ...] = ("attn", "mlp", "neuron", "resid")
+
+
 def _heads(inference: HeadInference) -> list[dict[str, Any]]:
-    keep = ("layer", "head", inference.quantity, "nde", "ci_low", "ci_high", *_PS)
+    return _listed_of(inference.of_kind("head"), ("layer", "head"))
+
+
+def _others(inference: HeadInference) -> list[dict[str, Any]]:
+    return _listed_of(inference.of_kind(*_BESIDE), ("site", "kind", "layer"))
+
+
+def _listed_of(inference: HeadInference, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    if not inference.sites:
+        return []
+    keep = (*names, inference.quantity, "nde", "ci_low", "ci_high", *_PS)
     frame = inference.to_frame()
     return _records(frame[[k for k in keep if k in frame.columns]])
 
@@ -225,24 +242,32 @@ def _contrast(study: HeadStudy) -> dict[str, Any]:
 
 
 def _head_table(inference: HeadInference, top: int) -> str:
-    lines = ["  head     NIE     interval             NDE     q       p (family-wise)"]
-    for row in _heads(inference)[:top]:
-        name = f"{row['layer']}.{row['head']}"
+    others = _others(inference)
+    rows = [({"site": "{layer}.{head}".format(**row)} | row) for row in _heads(inference)[:top]]
+    if others:
+        rows = [row | {"site": f"head {row['site']}"} for row in rows]
+    # Of each other kind a few: all layers' residual streams would leave room for nothing else.
+    for kind in _BESIDE:
+        rows += [row for row in others if row["kind"] == kind][: top // 2]
+    width = max([6, *(len(row["site"]) for row in rows)])
+    what = "site" if others else "head"
+    lines = [f"  {what:{width}}   NIE     interval             NDE     q       p (family-wise)"]
+    for row in rows:
         ends = [row["ci_low"], row["ci_high"]]
         span = "no interval" if None in ends else f"{ends[0]:.3f} to {ends[1]:.3f}"
         lines.append(
-            f"  {name:6} {row[inference.quantity]:7.3f}  {span:18} {row.get('nde', float('nan')):7.3f}"
-            f"  {row['q_value']:.4f}  {row['p_adjusted']:.4f}"
+            f"  {row['site']:{width}} {row[inference.quantity]:7.3f}  {span:18} "
+            f"{row.get('nde', float('nan')):7.3f}  {row['q_value']:.4f}  {row['p_adjusted']:.4f}"
         )
     return "\n".join(lines)
 
 
 def _floor(main: HeadStudy, placebo: HeadStudy) -> str:
-    largest = float(abs(placebo.inference.mean).max())
-    above = int((abs(main.inference.mean) > largest).sum())
+    noise, mean = (abs(one.inference.of_kind("head").mean) for one in (placebo, main))
+    largest, above = float(noise.max()), int((mean > noise.max()).sum())
     return (
         f"Noise floor: in {placebo.name}, where nothing useful is inserted, the largest effect of a head is "
-        f"{largest:.3g}; {above} of {len(main.inference.mean)} heads exceed it in {main.name}."
+        f"{largest:.3g}; {above} of {len(mean)} heads exceed it in {main.name}."
     )
 
 
@@ -356,12 +381,14 @@ def _compute_with(lm: LocalModel, saved: Saved, frame: pd.DataFrame, report: Pro
         pairs = study_pairs(study, contrast, items, lm.codec, frame)
         main_pairs = main_pairs or pairs
         done = saved.outcomes(contrast)
-        name = f"heads, {contrast.treated} against {contrast.control}"
+        name = f"{'sites' if settings.sites else 'heads'}, {contrast.treated} against {contrast.control}"
         report(len(done), len(pairs), name)
-        sweep = head_sweep(
+        sweep = site_sweep(
             lm.model,
             pairs,
+            ["head", *settings.sites],
             mediator=settings.mediator,
+            tokens=settings.tokens,
             done=done,
             on_pair=saved.keeper(contrast),
             progress=_named(report, name),

@@ -137,6 +137,7 @@ class Saved:
             self._grid(contrast),
             {
                 "mediator": sweep.mediator,
+                "tokens": sweep.tokens,
                 "outcome": sweep.outcome,
                 "model": sweep.model,
                 "n_layers": sweep.n_layers,
@@ -163,7 +164,8 @@ class Saved:
             sites = as_sites(map(_text, grid["sites"]))
             if not all(s.layer < n_layers for s in sites) or any(h >= n_heads for _, h in heads_of(sites)):
                 raise ValueError("sites outside the model")
-            mediator, outcome, model = (_text(grid[name]) for name in ("mediator", "outcome", "model"))
+            names = ("mediator", "tokens", "outcome", "model")
+            mediator, tokens, outcome, model = (_text(grid[name]) for name in names)
 
         def stack(name: str) -> np.ndarray[Any, np.dtype[np.float64]] | None:
             values = [getattr(r, name) for r in rows]
@@ -177,6 +179,7 @@ class Saved:
 
         return Sweep(
             mediator=mediator,
+            tokens=tokens,
             outcome=outcome,
             model=model,
             item_ids=tuple(r.item_id for r in rows),

@@ -28,6 +28,7 @@ from whyprompt.charts.events import event_plot
 from whyprompt.charts.heads import head_heatmap, head_items_plot, joint_plot, layer_plot, search_plot
 from whyprompt.charts.items import gain_harm_plot
 from whyprompt.charts.levels import attention_plot, levels_plot, statistical_vs_interventional
+from whyprompt.charts.sites import site_plot
 from whyprompt.charts.uplift import uplift_plot
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "overlap_plot",
     "pattern_plot",
     "search_plot",
+    "site_plot",
     "specification_plot",
     "statistical_vs_interventional",
     "tipping_plot",

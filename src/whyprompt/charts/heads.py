@@ -54,19 +54,21 @@ def _end(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _unit(inference: Any, outcome: str) -> str:  # noqa: ANN401 - arrays over heads
+def unit_of(inference: Any, outcome: str) -> str:  # noqa: ANN401 - arrays over heads
+    """Name what an effect is measured in."""
     return f"{_NAMES.get(inference.quantity, inference.quantity)} on {outcome}"
 
 
-def _states(inference: Any) -> list[str]:  # noqa: ANN401 - arrays over heads
+def states_of(inference: Any) -> list[str]:  # noqa: ANN401 - arrays over heads
+    """Name the two states of a mark: below the level, or not."""
     return [f"q < {inference.alpha:g}", "not marked"]
 
 
-def _marked(inference: Any, at: int) -> dict[str, Any]:  # noqa: ANN401 - arrays over heads
+def marked_of(inference: Any, at: int) -> dict[str, Any]:  # noqa: ANN401 - arrays over heads
     """Give a head's effect with its interval, and whether its q is below the level."""
     part, sure = inference.parts[at], inference.q_value[at] < inference.alpha
     low, high = map(_end, part.ends)
-    state = _states(inference)[0 if sure else 1]
+    state = states_of(inference)[0 if sure else 1]
     return {"effect": float(part.estimate), "low": low, "high": high, "sure": state}
 
 
@@ -105,7 +107,8 @@ def head_heatmap(
             "mark": bool(inference.q_value[i] < inference.alpha),
             "words": head_words(inference, i),
         }
-        for i, (layer, head) in enumerate(inference.heads)
+        for i, (kind, layer, head) in enumerate(inference.sites)
+        if kind == "head"
     ]
     most = max(abs(r["effect"]) for r in rows) or 1.0
     across, down = ("head", "layer") if transpose else ("layer", "head")
@@ -120,7 +123,7 @@ def head_heatmap(
     cells = base.mark_rect(stroke="transparent").encode(
         color=alt.Color(
             "effect:Q",
-            title=_unit(inference, outcome),
+            title=unit_of(inference, outcome),
             scale=alt.Scale(domain=[-most, 0, most], range=list(DIVERGING), interpolate="rgb"),
             legend=alt.Legend(orient="top", gradientLength=min(260, width - 90), format=".2~g", tickCount=5),
         ),
@@ -132,7 +135,8 @@ def head_heatmap(
         .encode(tooltip=alt.Tooltip("words:N", title=" "))
     )
     marked = sum(r["mark"] for r in rows)
-    best = int(np.argmax(np.abs(inference.mean)))
+    at = [i for i, site in enumerate(inference.sites) if site.kind == "head"]
+    best = at[int(np.argmax(np.abs(inference.mean[at])))]
     return layered(
         cells,
         dots,
@@ -165,14 +169,15 @@ def layer_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680
     import altair as alt
 
     rows: list[dict[str, Any]] = [
-        {"layer": layer, **_marked(inference, i), "words": head_words(inference, i)}
-        for i, (layer, _) in enumerate(inference.heads)
+        {"layer": layer, **marked_of(inference, i), "words": head_words(inference, i)}
+        for i, (kind, layer, _) in enumerate(inference.sites)
+        if kind == "head"
     ]
-    states = _states(inference)
-    top = set(np.argsort(-np.abs(inference.mean), kind="stable")[:5].tolist())
-    named = [{**row, "name": "{}.{}".format(*inference.heads[i])} for i, row in enumerate(rows) if i in top]
+    states = states_of(inference)
+    top = sorted(range(len(rows)), key=lambda i: -abs(rows[i]["effect"]))[:5]
+    named = [{**rows[i], "name": "{}.{}".format(*inference.heads[i])} for i in sorted(top)]
     x = alt.X("layer:Q", title="layer", scale=alt.Scale(nice=False, padding=10), axis=alt.Axis(tickMinStep=1))
-    y = alt.Y("effect:Q", title=_unit(inference, outcome))
+    y = alt.Y("effect:Q", title=unit_of(inference, outcome))
     colour = coloured("sure", states, [VERMILION, BLUE], title="head")
     zero = rule_at(0, "y")
     bars = (
@@ -240,11 +245,11 @@ def joint_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680
     import altair as alt
 
     name = _NAMES.get(inference.quantity, inference.quantity)
-    states = _states(inference)
+    states = states_of(inference)
     rows: list[dict[str, Any]] = [
         {
             "set": part.label.removeprefix("layer "),
-            **_marked(inference, i),
+            **marked_of(inference, i),
             "words": f"{part.label}: {name} {format_number(part.estimate)} ({span(*part.ends)}), q "
             f"{format_number(float(inference.q_value[i]), digits=2)}",
         }
@@ -364,8 +369,8 @@ def head_items_plot(
     """
     import altair as alt
 
-    at = position(sweep.heads, head, "the sweep")
-    effect = np.asarray(getattr(sweep, quantity))[:, at]
+    position(sweep.heads, head, "the sweep")
+    effect = np.asarray(getattr(sweep, quantity))[:, sweep.sites.index(("head", *head))]
     order = np.argsort(-effect, kind="stable")
     rows: list[dict[str, Any]] = [
         {

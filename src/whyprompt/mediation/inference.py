@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from whyprompt.mediation.engine.sites import Site
+    from whyprompt.mediation.engine.sites import Kind, Site
     from whyprompt.mediation.results import Head, Sweep
 
     Array = NDArray[np.float64]
@@ -91,6 +91,22 @@ class HeadInference(Result):
         """The heads among the sites."""
         return heads_of(self.sites)
 
+    def of_kind(self, *kinds: Kind) -> HeadInference:
+        """Give the parts of some kinds of sites alone; p, q and the sentence are still those of all.
+
+        Returns
+        -------
+        HeadInference
+        """
+        at = [k for k, site in enumerate(self.sites) if site.kind in kinds]
+        return replace(
+            self,
+            sites=tuple(self.sites[k] for k in at),
+            parts=tuple(self.parts[k] for k in at),
+            q_value=self.q_value[at],
+            nde=None if self.nde is None else self.nde[at],
+        )
+
     @cached_property
     def mean(self) -> Array:
         """Mean effect of every part."""
@@ -136,7 +152,12 @@ class HeadInference(Result):
 
         if self.sets:
             return {"joint": lambda: charts.joint_plot(self)}
-        return {"heads": lambda: charts.head_heatmap(self), "layers": lambda: charts.layer_plot(self)}
+        found: dict[str, Callable[[], Any]] = {}
+        if self.heads:
+            found |= {"heads": lambda: charts.head_heatmap(self), "layers": lambda: charts.layer_plot(self)}
+        if len(self.heads) < len(self.sites):
+            found["sites"] = lambda: charts.site_plot(self)
+        return found
 
 
 def infer_heads(

@@ -22,7 +22,7 @@ direct and indirect effects. Epidemiology 3(2), 143-155 (pure and total effects)
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from whyprompt.mediation.engine.sites import Site
+    from whyprompt.mediation.engine.sites import Kind, Site
 
     Array = NDArray[np.float64]
 
@@ -359,6 +359,20 @@ class Sweep(Stored, Shown):
         """
         down = np.argsort(-self.effect(quantity).mean(0), kind="stable")
         return heads_of([self.sites[i] for i in down])
+
+    def of_kind(self, *kinds: Kind) -> Self:
+        """Give the sweep of some kinds of sites alone: "head", "attn", "mlp", "neuron", "resid".
+
+        Returns
+        -------
+        Sweep
+        """
+        at = [k for k, site in enumerate(self.sites) if site.kind in kinds]
+        kept: dict[str, Any] = {"sites": tuple(self.sites[k] for k in at)}
+        for name in _PATCHED:
+            y = getattr(self, name)
+            kept[name] = None if y is None else np.asarray(y)[:, at]
+        return replace(self, **kept)
 
     def to_frame(self) -> pd.DataFrame:
         """One row an item and site or set.

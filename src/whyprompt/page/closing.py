@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from whyprompt._words import counted
 from whyprompt.page.blocks import Text, details, table
 
 if TYPE_CHECKING:
@@ -75,19 +76,22 @@ def _inside(m: Material) -> list[str]:
     found = m.mediation
     if found is None:
         return ["anything about what happens inside the model: the internal level was not run."]
-    inference = found.main.inference
+    inference, suffix = found.main.inference, found.main.sweep.tokens == "suffix"
+    where = "the tokens that both prompts end with" if suffix else "the answer positions"
     adds = (
         "that the effects of single heads add up: they do not; the joint effect of a set is what was "
         "computed for the set."
     )
     place = (
-        "that a head acts only as seen here: it was replaced at the answer positions, and what it does at "
-        "earlier tokens is not part of its effect."
+        f"that a head acts only as seen here: it was replaced at {where}, and what it does at earlier tokens "
+        "is not part of its effect."
     )
     looks = "that attention explains the effect: where a head looks is shown, and it is not what was changed."
+    beside = len(inference.sites) - len(inference.heads)
+    tested = f"{len(inference.heads)} heads" + (f" and {counted(beside, 'other site')}" if beside else "")
     absent = (
         f"that a head without a mark does nothing: with {inference.n_clusters} sampling units no p is "
-        f"below {inference.min_p:.2g}, and {len(inference.heads)} heads were tested."
+        f"below {inference.min_p:.2g}, and {tested} were tested."
     )
     out = [adds, place, looks, absent]
     if found.search is not None:

@@ -14,7 +14,10 @@ from whyprompt.page.blocks import Cell, Text, details, draw, interval, num, p_va
 from whyprompt.page.panel import head_panel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from whyprompt.answers.internal import HeadStudy, StudyMediation
+    from whyprompt.mediation.engine.sites import Kind
     from whyprompt.mediation.inference import HeadInference
     from whyprompt.mediation.search import HeadSearch
     from whyprompt.page.blocks import Block, Table
@@ -32,20 +35,27 @@ def heads(m: Material) -> list[Block]:
     if found is None:
         return []
     main = found.main
-    inference = main.inference
+    inference = main.inference.of_kind("head")
+    more = len(inference.sites) < len(main.inference.sites)
+    one, site = (
+        ("attention head, or one other part of a layer", "part") if more else ("attention head", "head")
+    )
+    where = (
+        "every token that both prompts end with" if main.sweep.tokens == "suffix" else "the answer positions"
+    )
     blocks: list[Block] = [
         Text(
             f"The question: of the effect of {main.contrast.treated!r} in place of "
-            f"{main.contrast.control!r} on {found.outcome!r}, how much goes through one attention head? NIE "
-            "is the effect lost when one head, at the answer positions, is set to what it computes under "
+            f"{main.contrast.control!r} on {found.outcome!r}, how much goes through one {one}? NIE "
+            f"is the effect lost when one {site}, at {where}, is set to what it computes under "
             f"{main.contrast.control!r} while the rest stays under {main.contrast.treated!r}; NDE is what "
-            "is left. Each is computed by running the model with that head replaced. Nothing is assumed "
-            "about the head; what is uncertain is which items were drawn."
+            f"is left. Each is computed by running the model with that {site} replaced. Nothing is assumed "
+            f"about the {site}; what is uncertain is which items were drawn."
         ),
         Text(f"On items of {found.tasks}: {inference.sentence}"),
     ]
     blocks += [Text(note, "note") for note in found.notes]
-    blocks += _map(found)
+    blocks += _map(found, inference)
     blocks.append(_head_table(inference, "The heads with the largest effects", "heads"))
     if inference.split_half is not None:
         half = inference.split_half.sentence
@@ -59,21 +69,55 @@ def heads(m: Material) -> list[Block]:
             narrow=len(inference.heads) <= _MANY,
         )
     )
+    blocks += _beside_heads(found) if more else []
     blocks += _search(found)
     blocks += _floor(found)
     blocks += _contrasts(found)
     return blocks
 
 
-def _map(found: StudyMediation) -> list[Block]:
-    inference = found.main.inference
+def _beside_heads(found: StudyMediation) -> list[Block]:
+    """Show what was set beside the heads: blocks of a layer, the residual stream, neurons."""
+    inference = found.main.inference.of_kind("attn", "mlp", "neuron", "resid")
+    kinds = dict.fromkeys(site.kind for site in inference.sites)
+    what = {
+        "attn": "attn 14: the output of the attention block of layer 14, all its heads together",
+        "mlp": "mlp 14: the output of its feed-forward block",
+        "neuron": "neuron 14.123: one number that enters the last product of that block",
+        "resid": "resid 14: the residual stream after the layer, all that came before it; after the last "
+        "layer it holds the whole effect by definition",
+    }
+    names = "; ".join(what[kind] for kind in kinds)
+    return [
+        draw(
+            "sites",
+            "Effects of what lies beside the heads, by layer",
+            lambda w: charts.site_plot(inference, outcome=found.outcome, width=w),
+            caption=f"{names}. The dashed line is the total effect. Effects do not add up over layers.",
+            narrow=len(inference.sites) <= _MANY,
+        ),
+        _site_table(inference, kinds),
+    ]
+
+
+def _site_table(inference: HeadInference, kinds: Iterable[Kind]) -> Table:
+    """List the largest of every kind; of the residual stream all layers tell."""
+    rows: list[tuple[Cell | str, ...]] = []
+    for kind in kinds:
+        own = inference.of_kind(kind)
+        order = np.argsort(-np.abs(own.mean), kind="stable").tolist()
+        rows += [_row(own, at) for at in order[: _LISTED // 2]]
+    return table("The largest of each kind", _heading(inference, "site"), rows, name="sites")
+
+
+def _map(found: StudyMediation, inference: HeadInference) -> list[Block]:
     figure = draw(
         "heatmap",
         "Effect of every head",
         lambda w: charts.head_heatmap(
             inference, outcome=found.outcome, transpose=w < 500, width=w, cell=19 if w < 500 else 22
         ),
-        caption=f"A dot marks q < {inference.alpha:g} (the false discovery rate over all heads). "
+        caption=f"A dot marks q < {inference.alpha:g} (the false discovery rate over all that was set). "
         "With scripts, choose a head to see its effect by item and its attention below.",
         live=True,
     )
@@ -81,16 +125,21 @@ def _map(found: StudyMediation) -> list[Block]:
 
 
 def _head_table(inference: HeadInference, caption: str, name: str) -> Table:
-    rows: list[tuple[Cell | str, ...]] = []
-    for at in np.argsort(-np.abs(inference.mean), kind="stable")[:_LISTED].tolist():
-        part = inference.parts[at]
-        cells = [*interval(part)]
-        if inference.nde is not None:
-            cells.append(num(float(inference.nde[at])))
-        cells += [p_value(float(inference.q_value[at])), p_value(part.p_adjusted)]
-        rows.append((part.label, *cells))
-    head = [c for c in _COLUMNS if c != "NDE" or inference.nde is not None]
-    return table(caption, head, rows, name=name)
+    inference = inference.of_kind("head")
+    order = np.argsort(-np.abs(inference.mean), kind="stable")[:_LISTED].tolist()
+    return table(caption, _heading(inference), [_row(inference, at) for at in order], name=name)
+
+
+def _heading(inference: HeadInference, first: str = "head") -> list[str]:
+    return [first, *(c for c in _COLUMNS[1:] if c != "NDE" or inference.nde is not None)]
+
+
+def _row(inference: HeadInference, at: int) -> tuple[Cell | str, ...]:
+    part = inference.parts[at]
+    cells = [*interval(part)]
+    if inference.nde is not None:
+        cells.append(num(float(inference.nde[at])))
+    return part.label, *cells, p_value(float(inference.q_value[at])), p_value(part.p_adjusted)
 
 
 def _search(found: StudyMediation) -> list[Block]:
@@ -137,12 +186,12 @@ def _floor(found: StudyMediation) -> list[Block]:
                 "note",
             )
         ]
-    largest = float(np.abs(placebo.inference.mean).max())
-    above = int((np.abs(found.main.inference.mean) > largest).sum())
+    noise, mean = (np.abs(one.inference.of_kind("head").mean) for one in (placebo, found.main))
+    largest, above = float(noise.max()), int((mean > noise.max()).sum())
     return [
         Text(
             f"Noise floor. The placebo arm {placebo.contrast.treated!r} inserts text of no use. Its largest "
-            f"single head has {format_number(largest)}; {above} of {len(found.main.inference.heads)} heads "
+            f"single head has {format_number(largest)}; {above} of {len(mean)} heads "
             f"exceed that in {found.main.name}."
             + (
                 ""
@@ -295,7 +344,7 @@ def _joined(m: Material, found: StudyMediation) -> list[Block]:
 def _by_task(found: StudyMediation, effect: Any) -> Table:  # noqa: ANN401 - a StudyEffect
     from whyprompt.mediation.intervals import mean_interval
 
-    sweep, inference = found.main.sweep, found.main.inference
+    sweep, inference = found.main.sweep.of_kind("head"), found.main.inference.of_kind("head")
     best = int(np.argmax(np.abs(inference.mean)))
     layer, head = inference.heads[best]
     parts = effect.main.parts

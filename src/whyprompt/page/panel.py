@@ -25,7 +25,7 @@ _OTHER = "other"
 
 def head_panel(found: StudyMediation) -> Panel:
     """Show the head with the largest effect; the page's script shows any other."""
-    inference, sweep = found.main.inference, found.main.sweep
+    inference, sweep = found.main.inference.of_kind("head"), found.main.sweep.of_kind("head")
     order = np.argsort(-np.abs(inference.mean), kind="stable").tolist()
     best = order[0]
     effect = sweep.nie[:, best]
@@ -111,7 +111,7 @@ def head_data(found: StudyMediation | None, *, room: int = ATTENTION_BYTES) -> d
     """
     if found is None:
         return None
-    inference, sweep = found.main.inference, found.main.sweep
+    inference, sweep = found.main.inference.of_kind("head"), found.main.sweep.of_kind("head")
     order = np.argsort(-np.abs(inference.mean), kind="stable").tolist()
     tokens = sum(len(p.tokens) for p in found.attention)
     fit = len(order) if tokens == 0 else max(1, int(room * 3 / 4) // tokens)
