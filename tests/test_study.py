@@ -509,6 +509,14 @@ def test_the_effect_is_of_the_first_outcome_unless_another_is_named():
         ({"arms": ["direct", "cott"]}, "'cott' is not known; did you mean 'cot'? one of direct, few_shot"),
         ({"design": "pairs"}, "design: 'pairs' is not known; did you mean 'paired'?"),
         ({"mediation": {"items_per_task": 0}}, "mediation.items_per_task: 0: at least 1"),
+        (
+            {"mediation": {"sites": ["mlp", "layer 3"]}},
+            "mediation.sites: 'layer 3' names no site: for instance",
+        ),
+        ({"mediation": {"sites": ["neuron"]}}, "'neuron' alone would be every neuron of the model: name the"),
+        ({"mediation": {"sites": ["head 1"]}}, "mediation.sites: 'head 1' is swept anyway: every head is"),
+        ({"mediation": {"sites": "mlp"}}, "mediation.sites: 'mlp' is not a list"),
+        ({"mediation": {"tokens": "all"}}, "mediation.tokens: 'all' is not known; one of answer, suffix"),
     ],
 )
 def test_a_refusal_is_plain_and_says_what_to_write(tmp_path, change, said):

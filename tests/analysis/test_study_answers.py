@@ -294,6 +294,25 @@ def test_mediation_resumes_after_a_stop_with_the_same_numbers(ran, monkeypatch):
     assert load_mediation(study, folder, frame) is not None
 
 
+def test_sites_beside_the_heads_are_swept_kept_and_told(ran):
+    study, folder = ran
+    frame = load_trials(study, folder)
+    wider = {"sites": ["mlp", "resid 1", "neuron 0.3"], "tokens": "suffix", "items_per_task": 3}
+    settings = type(study.mediation).model_validate(study.mediation.model_dump() | wider)
+    study = study.model_copy(update={"mediation": settings})
+    answer = study_mediation(study, folder, frame)
+    sweep = answer.main.sweep
+    assert sweep.labels[-4:] == ("mlp 0", "mlp 1", "resid 1", "neuron 0.3")
+    np.testing.assert_allclose(sweep.nde[:, sweep.labels.index("resid 1")], 0, atol=1e-5)
+    assert {row["site"] for row in answer.to_dict()["sites"]} == {"mlp 0", "mlp 1", "resid 1", "neuron 0.3"}
+    assert answer.to_dict()["tokens"] == "suffix"
+    assert answer.comparison is None
+    assert "attention is measured at the answer positions" in answer.comparison_note
+    again = load_mediation(study, folder, frame)
+    assert again.to_dict() == answer.to_dict()
+    assert again.main.sweep.sites == sweep.sites
+
+
 def test_mediation_of_changed_settings_is_not_mixed_with_the_old_one(ran):
     study, folder = ran
     frame = load_trials(study, folder)
