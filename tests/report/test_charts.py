@@ -389,7 +389,7 @@ def test_strength_follows_its_rule(small):
 
 
 @pytest.mark.parametrize("width", [346, 700])
-def test_the_picture_of_the_answer_draws_both_means_and_the_interval_of_the_change(width):
+def test_the_picture_of_the_answer_draws_both_means_and_the_interval_of_the_change(width, tmp_path):
     chart = charts.change_plot(
         0.42,
         0.38,
@@ -410,6 +410,26 @@ def test_the_picture_of_the_answer_draws_both_means_and_the_interval_of_the_chan
     ((dashed,),) = [rows for rows in values(chart) if set(rows[0]) == {"at"}]
     assert dashed["at"] == 0.42
     assert chart.to_dict()["description"].startswith("right under direct: 42%; under cot: 38%.")
+    # No share is drawn beyond those that there are, and no tick there has a number.
+    for before, ends, drawn in ((0.12, (-0.33, 0.53), (0.0, 0.65)), (0.68, (-0.2, 0.34), (0.48, 1.0))):
+        edge = charts.change_plot(
+            before,
+            before + 0.1,
+            ends,
+            names=("a", "b"),
+            labels=("x", "y"),
+            interval="95%",
+            title="right",
+            shares=True,
+            width=width,
+        )
+        (interval,) = rows_with(edge, "arm", "at", "to")
+        assert (interval["at"], interval["to"]) == pytest.approx(drawn)
+        svg = wp.save_chart(edge, tmp_path / "edge.svg").read_text(encoding="utf-8")
+        written = re.sub(r"<[^>]*>", " ", svg).replace("−", "-")
+        told = [float(text) for text in re.findall(r"(-?[\d.]+)%(?= )", written)]
+        assert told
+        assert all(0 <= value <= 100 for value in told)
     # At an edge the interval's words stay inside.
     for ends in ((0.9, 1.0), (-1.0, -0.9)):
         far = charts.change_plot(

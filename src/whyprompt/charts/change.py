@@ -29,7 +29,7 @@ def change_plot(
     before, after : float
         Means under the control and under the treated arm.
     ends : tuple of float or None
-        Interval of the change; it is drawn from the control's mean.
+        Interval of the change; it is drawn from the control's mean. Of shares as far as there are any.
     names : tuple of str
         The arms, control first.
     labels : tuple of str
@@ -64,18 +64,25 @@ def change_plot(
     """
     import altair as alt
 
-    low, high = (0.0, 0.0) if ends is None else ends
-    least, most = min(before, after, before + low), max(before, after, before + high)
+    low, high = (before, before) if ends is None else (before + ends[0], before + ends[1])
+    if shares:
+        low, high = (min(max(end, 0.0), 1.0) for end in (low, high))
+    least, most = min(before, after, low), max(before, after, high)
     pad = 0.12 * ((most - least) or max(abs(most), 1e-9))
     first, second = names
     beside = alt.Axis(ticks=False, domain=False, labelPadding=8)
     y = alt.Y("arm:N", title=None, sort=[first, second], axis=beside)
     written = ".0%" if shares and most - least > 0.03 else ".1%" if shares else "~g"
+    axis: dict[str, Any] = {"format": written, "grid": False}
+    if shares:
+        # No answers are right in more than all cases, though the marks need room there.
+        inside = "datum.value < -1e-9 || datum.value > 1 + 1e-9"
+        axis = {"labelExpr": f"{inside} ? '' : format(datum.value, '{written}')", "grid": False}
     x = alt.X(
         "at:Q",
         title=title,
         scale=alt.Scale(domain=[least - pad, most + pad], zero=False, nice=False),
-        axis=alt.Axis(format=written, grid=False),
+        axis=alt.Axis(**axis),
     )
     rows = [
         {"arm": arm, "at": at, "label": label, "words": f"{arm}: {label}", "colour": colour}
@@ -84,10 +91,10 @@ def change_plot(
     marks: Any = alt.Chart(data(rows))
     layers: list[Any] = [rule_at(before)]
     if ends is not None:
-        ends_of = {"arm": second, "at": before + low, "to": before + high, "words": interval}
+        ends_of = {"arm": second, "at": low, "to": high, "words": interval}
         # In the middle of the interval, as far as a text of so many pixels has room there.
         half = 0.5 * min(1.0, 6.4 * len(interval) / max(width - 110, 1)) * (most - least + 2 * pad)
-        middle = max(least - pad + half, min(before + (low + high) / 2, most + pad - half))
+        middle = max(least - pad + half, min((low + high) / 2, most + pad - half))
         line: Any = alt.Chart(data([ends_of]))
         written_at: Any = alt.Chart(data([{"arm": second, "at": middle, "label": interval}]))
         layers += [
