@@ -10,6 +10,7 @@ from report_study import make_frame, make_study
 from scipy import stats
 
 from whyprompt import study_effect
+from whyprompt._words import format_number
 from whyprompt.answers.two_studies import compare_effects, study_differences
 from whyprompt.errors import DataError
 from whyprompt.page.page import write_comparison
@@ -56,6 +57,25 @@ def test_the_same_items_are_each_compared_with_themselves():
     assert "taken as independent" in apart.sentence
     back = compare_effects(other, one, names=NAMES[::-1], same_items=True)
     assert back.overall.estimate == pytest.approx(-row.estimate)
+
+
+def test_the_difference_is_said_in_points_of_a_share_and_in_the_outcomes_own_units():
+    one, other = answered("first")[2], answered("second", seed=4, shift=0.3)[2]
+    found = compare_effects(one, other, names=NAMES)
+    size = format_number(found.overall.estimate)
+    assert f"is {size} higher in 'second' than in 'first' (95% interval " in found.sentence
+    back = compare_effects(other, one, names=NAMES[::-1]).sentence
+    assert f"is {size} lower in 'first' than in 'second' (95% interval -" in back
+    settings = {"outcome": "exact_match", **CONTRAST}
+    study = make_study(graph=None, mediation=None, effect=settings, outcomes=["exact_match"], reps=1)
+    some = [study_effect(study, make_frame(seed=seed, reps=1)) for seed in (3, 4)]
+    found = compare_effects(*some, names=NAMES)
+    row = found.overall
+    points = [format_number(100 * end) for end in (row.estimate, row.ci_low, row.ci_high)]
+    assert found.sentence.startswith(
+        f"The effect on 'exact_match' is {points[0]} points higher in 'second' than in 'first'"
+        f" (95% interval {points[1]} to {points[2]} points, p "
+    )
 
 
 def test_different_outcomes_have_no_difference():

@@ -11,6 +11,7 @@ import pandas as pd
 from whyprompt._words import counted, format_number, p_words, percent
 from whyprompt.effects.checks.rerun import of_effect
 from whyprompt.effects.effect import estimate_effect
+from whyprompt.effects.headline import of_shares
 from whyprompt.effects.measures import stated
 from whyprompt.results import Result
 
@@ -52,14 +53,20 @@ def compare_effects(
         )
         return Result(sentence=said, parts=parts, level=level, axis="effect")
     row, how = _difference(one, other, level, same_items=same_items)
-    asked = f"The effect on {one.outcome!r} in {names[1]!r} less that in {names[0]!r}"
+    where = f"in {names[1]!r} than in {names[0]!r}"
     if row is None:
-        said = f"{asked} has no interval: one of the two has no error."
+        said = f"Whether the effect on {one.outcome!r} is another {where} is not known: one has no error."
     else:
+        scale, unit = (100, " points") if of_shares(one.main) and of_shares(other.main) else (1, "")
+        size, low, high = (
+            format_number(None if end is None else scale * end)
+            for end in (row.estimate, row.ci_low, row.ci_high)
+        )
+        way = "lower" if size.startswith("-") else "higher"
         word = "they differ" if (row.p_value or 0.0) < 1 - level else "they are not shown to differ"
-        ends = f"{format_number(row.ci_low)} to {format_number(row.ci_high)}"
-        inside = f"{percent(level)} interval {ends}, p {p_words(row.p_value)}"
-        said = f"{asked} is {format_number(row.estimate)} ({inside}): {word}. {how}"
+        inside = f"{percent(level)} interval {low} to {high}{unit}, p {p_words(row.p_value)}"
+        apart = f"{size.removeprefix('-')}{unit} {way} {where}"
+        said = f"The effect on {one.outcome!r} is {apart} ({inside}): {word}. {how}"
     return Result(sentence=said, overall=row, parts=parts, level=level, axis=f"effect on {one.outcome}")
 
 
