@@ -20,6 +20,7 @@ with is counted twice, and run once.)
         --peer pyvene=/tmp/pv/bin/python
     python benchmarks/sweep.py --pairs 8                  # whyprompt alone, against the bound
     python benchmarks/sweep.py --kinds nie both attention_row knockout
+    python benchmarks/sweep.py --kinds nie neurons blocks suffix  # rows of other sites, of more tokens
     python benchmarks/sweep.py --kinds nie own_products   # the same sweep, by the products that the peers use
 """
 
@@ -88,6 +89,13 @@ def shape(config: Any) -> tuple[int, int]:
     return config.num_hidden_layers, config.num_attention_heads
 
 
+# Sites of a layer: as many neurons as the embedded model has heads, and one of every kind of block.
+BESIDE = {
+    "neurons": [f"neuron {{}}.{k}" for k in range(9)],
+    "blocks": ["attn {}", "mlp {}", "resid {}"],
+}
+
+
 def gold(logits: Any, answer: list[int]) -> list[float]:
     """Log-probability of the answer from logits (rows, answer, vocabulary)."""
     import torch
@@ -99,7 +107,7 @@ def gold(logits: Any, answer: list[int]) -> list[float]:
 
 
 def run_whyprompt(folder: str, kind: str) -> Any:
-    from whyprompt import head_sweep, knockout_sweep
+    from whyprompt import head_sweep, knockout_sweep, site_sweep
     from whyprompt.mediation import PromptPair
 
     model = load(folder)
@@ -131,6 +139,14 @@ def run_whyprompt(folder: str, kind: str) -> Any:
             options["directions"] = ("nie",)
         if kind == "attention_row":
             options["mediator"] = "attention_row"
+        if kind in BESIDE:
+            layers = shape(model.config)[0] if first is None else first
+            sites = [name.format(at) for at in range(layers) for name in BESIDE[kind]]
+            crossed = site_sweep(model, given, sites, directions=("nie",)).y10
+            assert crossed is not None
+            return [list(row) for row in crossed.tolist()]
+        if kind == "suffix":
+            options["tokens"] = "suffix"
         crossed = head_sweep(model, given, **options).y10
         assert crossed is not None
         values: list[list[float]] = crossed.tolist()
@@ -349,7 +365,10 @@ def flops(folder: Path, pairs: list[dict[str, Any]], kind: str = "nie") -> float
     logits = 2 * width * config["vocab_size"]
     total = 0.0
     for p in pairs:
-        n = len(p["answer"])
+        n = tokens = len(p["answer"])
+        if kind == "suffix":
+            alike = zip(reversed(p["ids0"]), reversed(p["ids1"]), strict=False)
+            tokens += next(k for k, (a, b) in enumerate(alike) if a != b) - 1
         t0, t1 = (len(p[k]) + n - 1 for k in ("ids0", "ids1"))
         # A knockout is of one prompt; the others need a clean run of both.
         for t in (t1,) if kind == "knockout" else (t0, t1):
@@ -357,7 +376,8 @@ def flops(folder: Path, pairs: list[dict[str, Any]], kind: str = "nie") -> float
         for base in (t0, t1) if kind == "both" else (t1,):
             for layer in range(layers):
                 above = layers - 1 - layer
-                total += heads * n * (rest + above * (qkv + rest + 4 * width * base) + logits)
+                rows = len(BESIDE.get(kind, range(heads)))
+                total += rows * (tokens * (rest + above * (qkv + rest + 4 * width * base)) + n * logits)
     return total / len(pairs)
 
 

@@ -84,7 +84,7 @@ def site_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680)
     )
     bars = base.mark_rule(opacity=0.7, aria=False).encode(y="low:Q", y2="high:Q")
     dots = base.mark_point(filled=True, size=36, opacity=0.9).encode(
-        y=y, shape=shaped("sure", states, title=None), **told()
+        y=y, shape=shaped("sure", states, title=None).legend(orient="top"), **told()
     )
     total = float(inference.estimate)
     whole = (
@@ -95,7 +95,7 @@ def site_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680)
     largest = [max((r for r in rows if r["kind"] == kind), key=lambda r: abs(r["effect"])) for kind in kinds]
     said = "; ".join(str(row["words"]) for row in largest)
     return layered(
-        rule_at(0, "y"),
+        rule_at(0, "y", dashed=False),
         whole,
         lines,
         bars,
