@@ -185,7 +185,7 @@ def test_files_of_questions_are_not_taken_for_logs(run, here, named):
         questions(here / file)
     code, out, err = run("init", *named)
     assert (code, out) == (2, "")
-    assert f"{', '.join(named)}: no trials of two arms" in err
+    assert "a.csv: no column holds a score" in err
     assert "of questions that are still to be asked name one file" in err
     rows = [f"{i},what is {i}?,{i % 2}" for i in range(20)]
     for file in ("a.csv", "b.csv"):

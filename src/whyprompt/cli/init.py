@@ -230,18 +230,19 @@ def _answers(paths: Sequence[Path], *, asked: bool) -> tuple[str, list[str]] | N
 
 def _refuse_questions(paths: Sequence[Path]) -> None:
     """Refuse tables that hold no trials of two arms: they may be questions."""
-    from whyprompt._study_forms import plain_name
     from whyprompt.trials.logs.read import read_trials
-    from whyprompt.trials.reading.questions import TARGETS
 
-    found = read_trials(*paths)
-    # Right answers that are numbers look like scores.
-    if len(found.arms) < 2 or plain_name(found.outcome) in TARGETS:
-        raise StudyError(
-            f"{', '.join(map(str, paths))}: no trials of two arms, as of logs that were run",
-            hint="of questions that are still to be asked name one file (in the study there may be more:"
-            " items: [A.csv, B.csv]); of logs name that of the other arm too",
-        )
+    try:
+        if len(read_trials(*paths).arms) > 1:
+            return
+        why = f"{', '.join(map(str, paths))}: no trials of two arms, as of logs that were run"
+    except DataError as error:
+        why = error.message
+    raise StudyError(
+        why,
+        hint="of questions that are still to be asked name one file (in the study there may be more:"
+        " items: [A.csv, B.csv]); of logs name that of the other arm too",
+    )
 
 
 def _on_terminal() -> bool:

@@ -337,3 +337,12 @@ def test_words_that_are_no_scores_are_shown(tmp_path, name):
     )
     with pytest.raises(DataError, match=f"no column holds a score: '{name}' has 'GOOD' and 'BAD', no scores"):
         wp.read_trials(path)
+
+
+@pytest.mark.parametrize("answers", [(7, 8), ("yes", "no")])
+def test_an_answer_is_no_score_however_like_one(tmp_path, answers):
+    for name in ("a", "b"):
+        rows = [f"what is {i}?,{answers[i % 2]}" for i in range(8)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["question,answer", *rows]))
+    with pytest.raises(DataError, match="no column holds a score"):
+        wp.read_trials(tmp_path / "a.csv", tmp_path / "b.csv")

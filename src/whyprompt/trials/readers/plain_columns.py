@@ -176,7 +176,8 @@ def _scores(
         if scored(values[n]) or (plain[n] not in WORDY and any(map(is_score, values[n])))
     }
     if not readable and not called:
-        readable = {n: n for n in free if plain[n] not in KNOWN and scored(values[n])}
+        # An answer is the right one or the model's, however like a score: 7, or yes.
+        readable = {n: n for n in free if plain[n] not in {*KNOWN, "answer"} and scored(values[n])}
     if not readable:
         # Where nothing is called a score, a column of few words may be a judge's verdicts.
         words = {n: _words_in(values[n]) for n in values if n in free or plain[n] in JUDGES}
