@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from whyprompt.mediation.measured.mediate import mediate
     from whyprompt.mediation.measured.rho import mediation_sensitivity
     from whyprompt.mediation.pairs import pair_from_text
+    from whyprompt.mediation.relations import relate_heads
     from whyprompt.mediation.search import find_heads
     from whyprompt.mediation.sweep import (
         head_sweep,
@@ -109,6 +110,7 @@ __all__ = [
     "prompt_policy",
     "read_trials",
     "refute",
+    "relate_heads",
     "repeat_variance",
     "run_study",
     "save_chart",
@@ -161,6 +163,7 @@ _HOMES = {
     "mediation.measured.mediate": ("mediate",),
     "mediation.measured.rho": ("mediation_sensitivity",),
     "mediation.pairs": ("pair_from_text",),
+    "mediation.relations": ("relate_heads",),
     "mediation.search": ("find_heads",),
     "mediation.sweep": (
         "head_sweep",

@@ -3,7 +3,9 @@
 GPT-2 without norms: the residual stream is a sum of named subspaces, and every head reads and
 writes them. Tokens: BOS, CUE, MARK and five contents. The prompt with reasoning inserts
 ``MARK x``; a previous-token head (0, 1) marks what follows MARK, copying heads in layer 1 look
-for that from the cue and write x to OUT. All other heads are random and write to JUNK.
+for that from the cue and write x to OUT. All other heads are random and write to JUNK. Where copying heads
+are *told*, they look for it only at a cue where the telling head (0, 2) has written that the prompt has a
+MARK: by the residual stream, or by the feed-forward block of layer 0, which copies what it reads there.
 """
 
 from __future__ import annotations
@@ -14,16 +16,17 @@ import transformers
 V, P, D, HEAD = 8, 16, 64, 16
 BOS, CUE, MARK = 0, 1, 2
 TOK, POS, PREV, OUT, FINAL = 0, 8, 24, 32, 40
-JUNK = 48
+JUNK, SAID, AGAIN = 48, 62, 63
 SHARP = 60.0  # leakage of attention is exp(-SHARP)
 
 
-def build(copy_heads, *, gate=None, gain=2.0, seed=0):
+def build(copy_heads, *, gate=None, gain=2.0, seed=0, told=None):
     """Model whose layer-1 heads `copy_heads` ({head: weight}) copy the token after MARK.
 
     The logit of a copied token is `gain` times the sum s of the weights; with the gate "or" times the
     smaller of s and 1, so that one head of weight 1 suffices; with the gate "and" times what s has beyond
-    1, so that two heads of weight 1 are both needed.
+    1, so that two heads of weight 1 are both needed. `told` by the "stream" or the "block" makes the path
+    from head (0, 2) to the copying heads.
     """
     config = transformers.GPT2Config(
         vocab_size=V,
@@ -51,7 +54,7 @@ def build(copy_heads, *, gate=None, gain=2.0, seed=0):
             block.ln_1, block.ln_2 = torch.nn.Identity(), torch.nn.Identity()
             # Every head at first: random reading of tokens and positions, writing to JUNK.
             block.attn.c_attn.weight[: POS + P] = torch.randn(POS + P, 3 * D, generator=g)
-            block.attn.c_proj.weight[:, JUNK:] = torch.randn(D, D - JUNK, generator=g)
+            block.attn.c_proj.weight[:, JUNK:SAID] = torch.randn(D, SAID - JUNK, generator=g)
 
         def head(layer, h):
             attn = trunk.h[layer].attn
@@ -66,11 +69,20 @@ def build(copy_heads, *, gate=None, gain=2.0, seed=0):
         k[POS : POS + P - 1, 1:] = torch.eye(P - 1)
         v[TOK : TOK + V, :V] = torch.eye(V)
         o[:V] = eye[PREV : PREV + V]
+        if told is not None:
+            q, k, v, o = head(0, 2)
+            q[TOK + CUE, 0] = SHARP * HEAD**0.5
+            k[TOK + MARK, 0], k[TOK + BOS, 0] = 2.0, 1.0
+            v[TOK + MARK, 0] = 1.0
+            o[0] = eye[SAID]
+            block = trunk.h[0].mlp
+            block.c_fc.weight[SAID, 0] = block.c_proj.weight[0, AGAIN] = 1.0
         for h, weight in copy_heads.items():
             q, k, v, o = head(1, h)
-            q[TOK + CUE, 0] = SHARP * HEAD**0.5
+            q[TOK + CUE, 1] = SHARP * HEAD**0.5
+            q[{None: TOK + CUE, "stream": SAID, "block": AGAIN}[told], 0] = SHARP * HEAD**0.5
             k[PREV + MARK, 0] = 2.0
-            k[TOK + BOS, 0] = 1.0  # where nothing follows MARK, rest on BOS, which says nothing
+            k[TOK + BOS, 1] = 1.0  # where nothing follows MARK, rest on BOS, which says nothing
             v[TOK : TOK + V, :V] = torch.eye(V)
             v[TOK + BOS] = 0
             o[:V] = weight * eye[OUT : OUT + V]

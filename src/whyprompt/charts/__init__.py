@@ -28,6 +28,7 @@ from whyprompt.charts.events import event_plot
 from whyprompt.charts.heads import head_heatmap, head_items_plot, joint_plot, layer_plot, search_plot
 from whyprompt.charts.items import gain_harm_plot
 from whyprompt.charts.levels import attention_plot, levels_plot, statistical_vs_interventional
+from whyprompt.charts.paths import path_plot
 from whyprompt.charts.sites import site_plot
 from whyprompt.charts.uplift import uplift_plot
 
@@ -54,6 +55,7 @@ __all__ = [
     "little_plot",
     "love_plot",
     "overlap_plot",
+    "path_plot",
     "pattern_plot",
     "search_plot",
     "site_plot",

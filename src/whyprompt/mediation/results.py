@@ -99,9 +99,15 @@ def _written(name: str, value: Any) -> Any:  # noqa: ANN401  # any field of the 
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
+def _heads(path: Iterable[Sequence[int]]) -> tuple[Head, ...]:
+    return tuple((int(layer), int(head)) for layer, head in path)
+
+
 def _read(name: str, value: Any) -> Any:  # noqa: ANN401  # any field of the classes below
     if name in {"sites", "sets"}:
         return value  # their names; the sweep reads them
+    if name == "paths":
+        return {key: tuple(_heads(path) for path in own) for key, own in value.items()}
     if isinstance(value, list):
         return np.asarray(value, dtype=np.float64) if name.startswith("y") else tuple(value)
     return value
@@ -195,6 +201,9 @@ class Sweep(Stored, Shown):
         ("head 14.1", "mlp 14") and pairs (layer, head) will do.
     sets : mapping of str to tuple of Site
         The named sets swept, in the order of the arrays' last axis; empty where single sites were.
+    paths : mapping of str to tuple of paths
+        Where the mediator is a path, the paths of each of `sets`, which then has the heads on them; a path is
+        a tuple of (layer, head).
     y00, y11 : ndarray or None, shape (items,)
         Outcomes of the clean runs; None in a knockout.
     y10, y01 : ndarray or None, shape (items, mediators)
@@ -236,6 +245,7 @@ class Sweep(Stored, Shown):
     n_heads: int = 0
     sites: tuple[Site, ...] = ()
     sets: Mapping[str, tuple[Site, ...]] = field(default_factory=dict)
+    paths: Mapping[str, tuple[tuple[Head, ...], ...]] = field(default_factory=dict)
     segment: str = ""
     arm: int | None = None
     floor: float | None = None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast, get_args
 
 from whyprompt._workers.place import map_units
 from whyprompt.errors import MediationError
 from whyprompt.mediation.engine.apart import PairWork, goes_apart, longest_of
 from whyprompt.mediation.engine.runner import (
+    PATHS,
     Direction,
     Mediator,
     Outcome,
@@ -23,6 +24,7 @@ from whyprompt.mediation.engine.runner import (
     score_of,
 )
 from whyprompt.mediation.engine.sites import as_sites, check_sites, every_site
+from whyprompt.mediation.paths import check_paths
 from whyprompt.mediation.results import PairOutcomes, Sweep, stacked
 
 if TYPE_CHECKING:
@@ -30,9 +32,12 @@ if TYPE_CHECKING:
 
     from whyprompt._progress import Progress
     from whyprompt.mediation.engine.engine import ModelRuntime
+    from whyprompt.mediation.engine.routes import Path
     from whyprompt.mediation.engine.sites import Site, SiteLike
     from whyprompt.mediation.pairs import PromptPair
     from whyprompt.mediation.results import Head
+
+    Sets = dict[str, Sequence[SiteLike] | Sequence[Sequence[SiteLike]]]
 
 _MAX_EXTRA_BYTES = 256 << 20
 
@@ -76,10 +81,11 @@ def head_sweep(
         One an item.
     heads : sequence of (layer, head), optional
         All heads by default.
-    mediator : {"head_output", "attention_row"}
+    mediator : {"head_output", "attention_row", "path", "direct_path"}
         What a head mediates with: its output z at the answer positions, or its attention row
-        there. The latter has the longer prompt as base only, so it gives `nie` and `nde`
-        where prompt 1 is the longer, and `pure_nie` and `total_nde` where prompt 0 is.
+        there; the last two are of paths, see `set_sweep`. Attention rows have the longer prompt as
+        base only, so they give `nie` and `nde` where prompt 1 is the longer, and `pure_nie` and
+        `total_nde` where prompt 0 is.
     tokens : {"answer", "suffix"}
         Where a site is set: at the answer positions; or at every token of the longest suffix that the two
         prompts share and at the answer positions behind it. The last token of one prompt is then set to
@@ -177,12 +183,19 @@ def site_sweep(
 def set_sweep(
     model: Any,  # noqa: ANN401  # a transformers model ships no type
     pairs: Sequence[PromptPair],
-    sets: Mapping[str, Sequence[SiteLike]],
+    sets: Mapping[str, Sequence[SiteLike] | Sequence[Sequence[SiteLike]]],
     **options: Unpack[SweepOptions],
 ) -> Sweep:
-    """Joint effect of each of several sets of heads or other sites, patched together.
+    """Joint effect of each of several sets of heads or other sites, patched together; or of paths.
 
     Effects of single heads do not add up to it: heads back each other up and feed each other.
+
+    With ``mediator="path"``, heads in a row of ascending layers are a path, A to B: the head B is set to
+    what it computes where A alone has its value under the other prompt, `nie` from ``Y(1, B(1, A(0)))`` and
+    `pure_nie` from ``Y(0, B(0, A(1)))``. Whatever lies between A and B passes on what A does. With
+    ``"direct_path"`` nothing does but the residual stream: in the run that gives B its value, every other
+    head's output and all else that the layers add, from A's layer to B's, are held at their own arm's values.
+    The run that B's value is put into is never held. A set of several paths is a sequence of paths.
 
     Parameters
     ----------
@@ -190,7 +203,7 @@ def set_sweep(
         As in `head_sweep`.
     sets : mapping of str to sequence of (layer, head)
         Named sets; sites by their names, as in `site_sweep`, will do. Where one site of a set feeds another,
-        both are set.
+        both are set. Or named paths, or sets of paths.
     **options
         As in `head_sweep`, but `heads`.
 
@@ -201,11 +214,24 @@ def set_sweep(
     Raises
     ------
     MediationError
-        As in `head_sweep`, or if a set is empty.
+        As in `head_sweep`, or if a set is empty; if a path does not ascend, or paths that are set
+        together meet in a head and do not part there again in every way: that head, which
+        Avin, Shpitser and Pearl call a recanting witness, would need two values at once.
+
+    References
+    ----------
+    Pearl (2001). Direct and indirect effects. UAI, section 4 (path-specific effects).
+    Avin, Shpitser and Pearl (2005). Identifiability of path-specific effects. IJCAI, section 4.
+    Wang et al. (2023). Interpretability in the wild. ICLR, section 3.1 (path patching).
+
+    See Also
+    --------
+    relate_heads : Paths, joint effect and interactions of chosen heads, with intervals.
 
     Examples
     --------
     >>> set_sweep(model, pairs, {"late": [(23, 0), (25, 4)]}).nie.mean(0)  # doctest: +SKIP
+    >>> set_sweep(model, pairs, {"on": [(3, 1), (7, 0)]}, mediator="path").nie  # doctest: +SKIP
     """
     if not sets:
         raise MediationError("sets is empty", hint="name at least one set")
@@ -215,7 +241,7 @@ def set_sweep(
 def _sweep_of_sets(
     model: Any,  # noqa: ANN401  # a transformers model ships no type
     pairs: Sequence[PromptPair],
-    rows: Callable[[ModelRuntime], dict[str, Sequence[SiteLike]] | Sequence[SiteLike]],
+    rows: Callable[[ModelRuntime], Sets | Sequence[SiteLike]],
     *,
     progress: Progress | None = None,
     on_pair: Callable[[PairOutcomes], None] | None = None,
@@ -248,7 +274,7 @@ def open_runner(
 def sweep_rows(
     runner: Runner,
     pairs: Sequence[PromptPair],
-    rows: dict[str, Sequence[SiteLike]] | Sequence[SiteLike] | None,
+    rows: Sets | Sequence[SiteLike] | None,
     progress: Progress | None = None,
     on_pair: Callable[[PairOutcomes], None] | None = None,
     done: Mapping[str, PairOutcomes] | None = None,
@@ -256,15 +282,25 @@ def sweep_rows(
     """Sweep named sets of sites, or single sites, on a model that is open already; all heads by default."""
     runtime = runner.runtime
     sets: dict[str, tuple[Site, ...]] = {}
+    paths: dict[str, tuple[Path, ...]] = {}
     sites: tuple[Site, ...] = ()
     if isinstance(rows, dict):
         for name, own in rows.items():
             if not own:
                 raise MediationError(f"the set {name!r} holds no sites")
-            sets[name] = every_site(own, runtime.n_layers, runtime.width)
+            if runner.mediator in PATHS:
+                paths[name] = check_paths(own, name, runtime.n_layers, runtime.width)
+                sets[name] = as_sites(dict.fromkeys(head for path in paths[name] for head in path))
+            else:
+                sets[name] = every_site(cast("Sequence[SiteLike]", own), runtime.n_layers, runtime.width)
+    elif runner.mediator in PATHS:
+        raise MediationError(
+            f"mediator={runner.mediator!r} is of what heads pass on to each other, and one head has no path",
+            hint="name the paths: set_sweep(model, pairs, {'name': [(0, 1), (2, 3)]}, mediator='path')",
+        )
     else:
         sites = every_site(["head"] if rows is None else rows, runtime.n_layers, runtime.width)
-    runner = replace(runner, rows=[*sets.values()] or [(site,) for site in sites])
+    runner = replace(runner, rows=[*paths.values()] or [*sets.values()] or [(site,) for site in sites])
 
     def run(packs: list[list[PromptPair]]) -> Iterator[tuple[int, list[PairOutcomes]]]:
         if not goes_apart():
@@ -290,6 +326,7 @@ def sweep_rows(
         outcome=runner.outcome,
         sites=sites,
         sets=sets,
+        paths=paths,
         **_found(runtime, found),
     )
 
@@ -358,7 +395,7 @@ def layer_sweep(
     >>> layer_sweep(model, pairs).nie.mean(0)  # doctest: +SKIP
     """
 
-    def layers(runtime: ModelRuntime) -> dict[str, Sequence[SiteLike]]:
+    def layers(runtime: ModelRuntime) -> Sets:
         return {
             f"layer {layer}": [(layer, head) for head in range(runtime.n_heads)]
             for layer in range(runtime.n_layers)

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from whyprompt.mediation.engine.engine import ModelRuntime
+    from whyprompt.mediation.engine.routes import Path
     from whyprompt.mediation.engine.sites import Site
     from whyprompt.mediation.pairs import PromptPair
     from whyprompt.mediation.results import PairOutcomes
 
-    Unit = tuple[Sequence[Sequence[Site]], Sequence[PromptPair]]
+    Unit = tuple[Sequence[Sequence[Site]] | Sequence[Sequence[Path]], Sequence[PromptPair]]
 
 # How a worker gets the model, which itself is not sent about. Nowhere, unless a caller says so.
 _loader: ContextVar[Callable[[], Any] | None] = ContextVar("whyprompt_model_loader", default=None)

@@ -19,9 +19,10 @@ from whyprompt._lean.products import linear
 from whyprompt.errors import MediationError
 from whyprompt.mediation.engine.attention import LayerState, World, attend_blockwise, attention_weights
 from whyprompt.mediation.engine.blocks import find_blocks, recording
+from whyprompt.mediation.engine.freezing import holding
 from whyprompt.mediation.engine.intercept import AttentionCall, handling
 from whyprompt.mediation.engine.packing import Packed, plan_stretches
-from whyprompt.mediation.engine.patching import Job, Plan, rows_in_play, split_jobs
+from whyprompt.mediation.engine.patching import Enough, Job, Plan, rows_in_play, split_jobs
 from whyprompt.mediation.engine.support import refuse, refusing, tolerance
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ class ModelRuntime:
     """Whether all rows enter at the first layer: same numbers, about twice the work."""
     spare: bool = True
     """Whether batches may be filled up to sizes that are multiplied faster."""
+    gated: bool = False
+    """Whether a step that reads the hidden states stands between z and the output projection."""
     device: torch.device | None = None
     """Where the model takes its tokens."""
     notes: tuple[str, ...] = ()
@@ -295,6 +298,16 @@ class ModelRuntime:
                     rows[[1 + row for row in own]] = scored[first + 1 : last]
         return out
 
+    def read_many(self, jobs: Sequence[Job], until: int) -> None:
+        """Run patched rows for what their jobs read, up to the attention of one layer; nothing is scored."""
+        shapes = [(len(job.base.answer), job.base.window) for job in jobs]
+        for one in sorted(set(shapes)):
+            alike = [job for job, shape in zip(jobs, shapes, strict=True) if shape == one]
+            for parts in split_jobs(alike, self._row_bytes, self.max_extra_bytes // 2):
+                plan = Plan(alike, parts, self.n_layers, at_once=self.at_once, spare=self.spare, until=until)
+                with contextlib.suppress(Enough):
+                    self._run_plan(plan)
+
     def _row_bytes(self, base: World) -> int:
         """Bytes that a patched row takes at a time, about."""
         return base.window * base.hidden.element_size() * (self.row_width + 4 * self.n_heads * len(base.ids))
@@ -308,6 +321,7 @@ class ModelRuntime:
                 stack.enter_context(self.blocks.hooked(place, put))
             if not self.at_once:
                 stack.enter_context(rows_in_play(self.layers, plan))
+            stack.enter_context(holding(self.layers, plan, self.model_type))
             return self._run_trunk(ids, at, plan)
 
     def _check_sentinel(self, base: World, row: torch.Tensor, item: str) -> None:

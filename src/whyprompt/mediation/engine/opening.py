@@ -84,6 +84,7 @@ def model_runtime(
             recorder.token_bytes,
             recorder.states[0].z.shape[-1],
             device=device,
+            gated=bool(probe.notes),
             notes=(*_precision_note(recorder.states[0].z.dtype), *probe.notes),
         )
         logits = runtime.head(hidden)

@@ -18,25 +18,36 @@ from whyprompt._lean.products import room_for
 from whyprompt.mediation.engine.attention import attend_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from whyprompt.mediation.engine.actions import Action
-    from whyprompt.mediation.engine.attention import LayerState, World
+    from whyprompt.mediation.engine.attention import World
     from whyprompt.mediation.engine.blocks import Place, Values
     from whyprompt.mediation.engine.intercept import AttentionCall
     from whyprompt.mediation.engine.sites import Site
 
+    Given = Sequence[Mapping[tuple[int, int], torch.Tensor]]
+    Reader = Callable[[int, Sequence[int], torch.Tensor], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Patched runs of one clean run: the sites that each row patches, and what a patch does."""
+    """Patched runs of one clean run: the sites that each row patches, and what a patch does.
+
+    `action` is what a patch does, or row by row the outputs z, (answer, value_dim), that heads are given.
+    `read` is told in every layer the rows in play and their outputs z, (rows, answer, heads, value_dim),
+    before anything is patched there. In a row that is `frozen`, nothing but what is patched leaves its clean
+    value: what else the layers add to the residual stream from the row's entry on is the unpatched row's.
+    """
 
     base: World
     rows: Sequence[Sequence[Site]]
-    action: Action
+    action: Action | Given
     item: str = ""
     values: Values = field(default_factory=dict)
     """What sites other than heads are set to."""
+    read: Reader | None = None
+    frozen: bool = False
 
     def entry(self, row: int) -> int:
         """First layer that a row patches."""
@@ -76,6 +87,9 @@ class Plan:
     rows in play at every layer, in order, and `copied` where each was among those in play one layer before.
     With `at_once` all rows are in play from the first layer. At the end of a layer's rows there may be
     `spare` ones, copies of the first, which fill the batch up to a number of rows that is multiplied faster.
+    `held` has, for every layer, the rows of frozen jobs that have entered: each one's place, that of its
+    unpatched row, and whether the layer is to hand on what the row brings and add nothing of its own.
+    Nothing is run beyond the attention of layer `until`.
     """
 
     def __init__(
@@ -86,7 +100,12 @@ class Plan:
         *,
         at_once: bool,
         spare: bool = True,
+        until: int | None = None,
     ) -> None:
+        self.held: list[list[tuple[int, int, bool]]] = [[] for _ in range(n_layers)]
+        self.attends: torch.nn.Module | None = None
+        """The attention module that was run last."""
+        self._until = until
         self.owners: list[Job] = []
         self.unpatched: list[int] = []
         self.in_play: list[list[int]] = [[] for _ in range(n_layers)]
@@ -94,7 +113,7 @@ class Plan:
         self._at = 0
         self._jobs = [jobs[j] for j, _ in parts]
         self._slices: list[list[slice]] = [[] for _ in range(n_layers)]
-        self._entries: list[list[tuple[torch.Tensor, torch.Tensor] | None]] = [[] for _ in range(n_layers)]
+        self._entries: list[list[_Entries]] = [[] for _ in range(n_layers)]
         self._set: dict[Place, list[tuple[int, int | None, Job]]] = {}
         for j, rows in parts:
             self._add(jobs[j], rows, n_layers, at_once=at_once)
@@ -129,12 +148,14 @@ class Plan:
                 for site in job.rows[row]:
                     if site.layer == layer and site.kind != "head":
                         self._set.setdefault((site.kind, layer), []).append((at, site.number, job))
-            # On the processor: which device a layer is on, it alone knows.
-            self._entries[layer].append(
-                (torch.tensor([n for n, _ in patched]), torch.tensor([head for _, head in patched]))
-                if patched
-                else None
-            )
+            self._entries[layer].append(_Entries(rows[: count - 1], patched))
+            if job.frozen:
+                here = {number for number, _ in patched}
+                self.held[layer] += [
+                    (start + number, start, job.entry(row) < layer and number not in here)
+                    for number, row in enumerate(rows[: count - 1], start=1)
+                    if job.entry(row) <= layer
+                ]
 
     def settings(self) -> Iterator[tuple[Place, Callable[[torch.Tensor], torch.Tensor]]]:
         """Give every block that is set somewhere in this batch, and the function that sets it."""
@@ -153,6 +174,7 @@ class Plan:
         """Attend, and patch."""
         layer = self._at
         self._at += 1
+        self.attends = call.module
         given = {len(call.query), len(call.key), len(call.value)}
         if given != {len(self.in_play[layer])}:
             # A slice of keys of other rows may still fit the queries.
@@ -161,13 +183,14 @@ class Plan:
         done = [
             _attend(
                 replace(call, query=call.query[rows], key=call.key[rows], value=call.value[rows]),
-                job.base.layers[layer],
-                job.action,
+                job,
                 layer,
                 entries,
             )
             for job, rows, entries in parts
         ]
+        if layer == self._until:
+            raise Enough
         if spare := self._spare[layer]:
             done.append(done[0].new_zeros(spare, *done[0].shape[1:]))
         return done[0] if len(done) == 1 else torch.cat(done)
@@ -183,19 +206,42 @@ def _put(
     return out.view(x.shape)
 
 
-def _attend(
-    call: AttentionCall,
-    state: LayerState,
-    action: Action,
-    layer: int,
-    entries: tuple[torch.Tensor, torch.Tensor] | None,
-) -> torch.Tensor:
+class Enough(Exception):  # noqa: N818  # no error: what was wanted is there
+    """Ends a run that nothing more is wanted of."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entries:
+    """One job's rows in one layer: those in play, by their number in the job, and what is patched.
+
+    `patched` are (row, head), where a row's number is its place behind the unpatched one.
+    """
+
+    playing: tuple[int, ...]
+    patched: list[tuple[int, int]]
+
+    def given(self, values: Given, layer: int) -> torch.Tensor:
+        """Stack the outputs that the patched heads are given."""
+        return torch.stack([values[self.playing[n - 1]][layer, head] for n, head in self.patched])
+
+
+def _attend(call: AttentionCall, job: Job, layer: int, entries: _Entries) -> torch.Tensor:
     """Attention of one pair's rows in one layer."""
+    state = job.base.layers[layer]
     z, weights = attend_rows(call, state)
-    if entries is None:
+    if job.read is not None:
+        job.read(layer, entries.playing, z[1:])
+    if job.frozen:
+        z[1:] = z[:1].clone()
+    if not entries.patched:
         return z
-    rows, heads = (at.to(z.device) for at in entries)
-    new, changed = action(layer, rows, heads, weights)
+    # Made on the processor: which device a layer is on, it alone knows.
+    rows, heads = (torch.tensor(at).to(z.device) for at in zip(*entries.patched, strict=True))
+    new: torch.Tensor | None
+    if callable(job.action):
+        new, changed = job.action(layer, rows, heads, weights)
+    else:
+        new, changed = entries.given(job.action, layer).to(z.device), None
     if changed is not None:
         values = state.prefix()[1]
         n_kv, prefix, _ = values.shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import numpy as np
 
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from whyprompt.mediation.engine.attention import World
     from whyprompt.mediation.engine.blocks import Place
     from whyprompt.mediation.engine.engine import ModelRuntime
+    from whyprompt.mediation.engine.routes import Path
     from whyprompt.mediation.engine.sites import Site
     from whyprompt.mediation.pairs import PromptPair
 
-Mediator = Literal["head_output", "attention_row"]
+Mediator = Literal["head_output", "attention_row", "path", "direct_path"]
+PATHS = ("path", "direct_path")
 Outcome = Literal["log_prob", "prob", "margin"]
 Direction = Literal["nie", "nde", "pure_nie", "total_nde"]
 Tokens = Literal["answer", "suffix"]
@@ -57,10 +59,13 @@ class WorldCache:
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """Runs pairs: both clean runs, and the crossed runs that the directions need."""
+    """Runs pairs: both clean runs, and the crossed runs that the directions need.
+
+    `rows` are sets of heads or, where the mediator is one of `PATHS`, sets of paths.
+    """
 
     runtime: ModelRuntime
-    rows: Sequence[Sequence[Site]]
+    rows: Sequence[Sequence[Site]] | Sequence[Sequence[Path]]
     mediator: Mediator
     directions: frozenset[str]
     outcome: Outcome
@@ -84,31 +89,53 @@ class Runner:
     @property
     def places(self) -> tuple[Place, ...]:
         """The blocks that some row sets."""
-        return tuple({(s.kind, s.layer): None for row in self.rows for s in row if s.kind != "head"})
+        if self.mediator in PATHS:
+            return ()
+        rows = cast("Sequence[Sequence[Site]]", self.rows)
+        return tuple({(s.kind, s.layer): None for row in rows for s in row if s.kind != "head"})
 
     def run(self, pairs: Sequence[PromptPair]) -> Iterator[PairOutcomes]:
         """Run some pairs: their clean runs in one pass, their patched rows in common batches."""
-        from whyprompt.mediation.engine.patching import Job
-
         cache = self.cache or WorldCache(0)
         held = {p.item_id: cache.get(p.item_id, self.places) for p in pairs}
         fresh = self._clean([p for p in pairs if held[p.item_id] is None])
         worlds = {item: known or fresh[item] for item, known in held.items()}
-        jobs: dict[tuple[str, int, str], Job] = {}
+        crossings: dict[tuple[str, int, str], tuple[PromptPair, list[World], int]] = {}
         for pair in pairs:
             runs = worlds[pair.item_id]
             cache.offer(pair.item_id, runs)
             # After the gold answer and, for a margin, after the foil.
             for k in range(0, len(runs), 2):
-                for name, base, source in (("y10", 1, 0), ("y01", 0, 1)):
+                for name, base in (("y10", 1), ("y01", 0)):
                     if self.wanted(pair, name):
-                        action = self._action(pair, runs[k : k + 2], base, source)
-                        jobs[pair.item_id, k, name] = Job(
-                            runs[k + base], self.rows, action, pair.item_id, runs[k + source].outputs
-                        )
-        crossed = dict(zip(jobs, self.runtime.patched_many([*jobs.values()]), strict=True))
+                        crossings[pair.item_id, k, name] = pair, runs[k : k + 2], base
+        crossed = dict(zip(crossings, self._crossed([*crossings.values()]), strict=True))
         for pair in pairs:
             yield self._outcomes(pair, worlds[pair.item_id], crossed)
+
+    def _crossed(self, crossings: Sequence[tuple[PromptPair, list[World], int]]) -> list[torch.Tensor]:
+        """Run all rows in every crossing: of a pair, its two clean runs, and which of them is patched."""
+        from whyprompt.mediation.engine.patching import Job
+        from whyprompt.mediation.engine.routes import run_routes
+
+        if self.mediator in PATHS:
+            frozen = self.mediator == "direct_path"
+            of_paths = [(runs[base], runs[1 - base], pair.item_id) for pair, runs, base in crossings]
+            paths = cast("Sequence[Sequence[Path]]", self.rows)
+            return run_routes(self.runtime, paths, of_paths, frozen=frozen)
+        sites = cast("Sequence[Sequence[Site]]", self.rows)
+        return self.runtime.patched_many(
+            [
+                Job(
+                    runs[base],
+                    sites,
+                    self._action(pair, runs, base, 1 - base),
+                    pair.item_id,
+                    runs[1 - base].outputs,
+                )
+                for pair, runs, base in crossings
+            ]
+        )
 
     def _clean(self, pairs: Sequence[PromptPair]) -> dict[str, list[World]]:
         """Clean runs of both prompts of each pair, after the answer and, for a margin, after the foil."""
