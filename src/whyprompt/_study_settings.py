@@ -318,6 +318,16 @@ class MediationSettings(Strict):
     contrasts: list[Contrast] = Field(
         default_factory=list, description="Further contrasts to sweep, reported beside the first."
     )
+    relate: Annotated[int, Field(ge=2)] | None = Field(
+        default=None,
+        description="Take so many heads, those with the largest effects, apart: the paths between them, the "
+        "interaction of each two, and what all have together.",
+    )
+    paths: Literal["path", "direct_path"] = Field(
+        default="path",
+        description="Whether what lies between two heads passes on what the first one does (path), or all of "
+        "it is held (direct_path).",
+    )
 
     @field_validator("sites")
     @classmethod

@@ -313,6 +313,38 @@ def test_sites_beside_the_heads_are_swept_kept_and_told(ran):
     assert again.main.sweep.sites == sweep.sites
 
 
+def test_heads_are_related_where_a_study_asks_and_nothing_else_is_run_again(ran, monkeypatch):
+    study, folder = ran
+    frame = load_trials(study, folder)
+    assert study_mediation(study, folder, frame).relations is None
+    asked = study.model_copy(update={"mediation": study.mediation.model_copy(update={"relate": 3})})
+    assert load_mediation(asked, folder, frame).relations is None
+    with monkeypatch.context() as context:
+        context.setattr("whyprompt.answers.internal.head_sweep", lambda *_, **__: pytest.fail("swept again"))
+        answer = study_mediation(asked, folder, frame)
+    found = answer.relations
+    assert len(found["heads"]) == 3
+    assert found["pairs"] == 3
+    assert found.estimate == answer.main.inference.estimate
+    for way, quantity in (("NIE", "nie"), ("pure NIE", "pure_nie")):
+        for name in found["heads"]:
+            one = answer.main.sweep.labels.index(f"head {name}")
+            alone = answer.main.sweep.effect(quantity).mean(0)[one]
+            assert found.part(name, by=f"head, {way}").estimate == pytest.approx(alone, abs=1e-5)
+    assert (
+        json.loads(json.dumps(answer.to_dict(), allow_nan=False))["relations"]["sentence"] == found.sentence
+    )
+    assert found.sentence in answer.summary()
+    # Read again it is the same; a line that a kill cut short is run again, and only that.
+    assert load_mediation(asked, folder, frame).relations.to_dict() == found.to_dict()
+    lines = next(folder.glob("mediation/*/relate3.path.jsonl"))
+    kept = lines.read_text().splitlines()
+    lines.write_text("\n".join(kept[:-1]) + "\n" + kept[-1][:20])
+    again = study_mediation(asked, folder, frame).relations
+    assert len(lines.read_text().splitlines()) == len(kept) + 1
+    assert again.estimate == pytest.approx(found.estimate, abs=1e-6)
+
+
 def test_mediation_of_changed_settings_is_not_mixed_with_the_old_one(ran):
     study, folder = ran
     frame = load_trials(study, folder)

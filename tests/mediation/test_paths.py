@@ -149,6 +149,15 @@ def test_a_path_of_one_head_is_the_head_and_sets_of_such_are_joint():
     assert path.sets == joint.sets
 
 
+def test_all_paths_of_a_sweep_are_inferred_together():
+    model, items = planted.build({2: 1.0}, told="stream"), pairs(10)
+    paths = {f"0.{h} -> 1.{k}": [(0, h), (1, k)] for h in range(4) for k in range(4)}
+    found = infer_heads(set_sweep(model, items, paths, mediator="path"))
+    assert [p.label for p in found.parts if p.p_adjusted < 0.05] == ["0.2 -> 1.2"]
+    assert "Of 16 paths, 0.2 -> 1.2 has the largest mean NIE" in found.sentence
+    assert "Effects along paths do not add up" in found.sentence
+
+
 def test_prompts_that_are_alike_have_no_paths_and_swapped_arms_change_the_sign():
     model, p = tiny.make("llama"), pair()
     same = type(p)(item_id="same", ids0=p.ids1, ids1=p.ids1, answer_ids=p.answer_ids)

@@ -9,7 +9,15 @@ import pytest
 from test_compare import world
 from test_planted import pairs
 
-from whyprompt import compare_mediation, find_heads, infer_heads, layer_sweep, mediate, mediation_sensitivity
+from whyprompt import (
+    compare_mediation,
+    find_heads,
+    infer_heads,
+    layer_sweep,
+    mediate,
+    mediation_sensitivity,
+    relate_heads,
+)
 from whyprompt.mediation import baron_kenny, contrast_mediations
 
 
@@ -23,6 +31,7 @@ def table():
 COLUMNS = {"treatment": "t", "mediator": "m", "outcome": "y"}
 RESULTS = {
     "heads": lambda: infer_heads(world(n=10)[0]),
+    "relations": lambda: relate_heads(planted.build({2: 1.0}), pairs(), heads=[(0, 1), (1, 2)]),
     "layers": lambda: infer_heads(layer_sweep(planted.build({2: 1.0}), pairs())),
     "search": lambda: find_heads(planted.build({2: 1.0}), pairs(), max_heads=2),
     "comparison": lambda: compare_mediation(*world(n=12)[:2], "reasoning", draws=50),

@@ -28,6 +28,10 @@ def every_chart(small):
     hard = e.draw.table["difficulty"]
     levels = [{"item_id": "a", "task": "t", "external": 1.0, "internal": 1.1}]
     dose = [{"dose": x, "estimate": x**2, "low": x**2 - 1, "high": x**2 + 1} for x in (0.0, 0.5, 1.0)]
+    ways = [
+        {"path": p, "estimate": x, "low": x - 1, "high": None, "sure": x > 0.5}
+        for p, x in (("0.1 -> 3.0", 0.7), ("0.1 -> 1.2 -> 3.0", -0.2))
+    ]
     specs = [{"estimate": 1.0, "ci_low": 0.5, "ci_high": 1.5, "method": "ipw"}]
     return {
         "forest": charts.forest_plot(e.main),
@@ -42,6 +46,7 @@ def every_chart(small):
         "heatmap": charts.head_heatmap(m.main.inference),
         "layers": charts.layer_plot(m.main.inference),
         "search": charts.search_plot(m.search),
+        "paths": charts.path_plot(ways, {"3.0": 1.0}, title="NIE on the outcome"),
         "head_items": charts.head_items_plot(m.main.sweep, (1, 1), m.item_tasks),
         "attention": charts.attention_plot(m.attention[1], (1, 1)),
         "statistical": charts.statistical_vs_interventional(m.comparison.to_frame()),
@@ -124,6 +129,30 @@ def test_love_plot_holds_absolute_differences(small):
     nothing = [SimpleNamespace(covariate="x", smd_before=None, smd_after=None)]
     with pytest.raises(EstimationError, match="no covariate"):
         charts.love_plot(nothing)
+
+
+def test_path_plot_holds_every_edge_and_draws_the_largest_paths():
+    ways = [
+        {"path": f"0.{k} -> 2.0", "estimate": (-1) ** k * k, "low": k - 1, "high": k + 1, "sure": k > 5}
+        for k in range(1, 15)
+    ]
+    ways.append({"path": "0.0 -> 1.0 -> 2.0", "estimate": 20.0, "low": None, "high": None, "sure": False})
+    chart = charts.path_plot(ways, {"2.0": -3.0}, title="NIE")
+    edges = rows_with(chart, "size", "sign", "sure")
+    assert len(edges) == 2 + 11
+    assert [(e["layer"], e["to"], e["size"]) for e in edges[:2]] == [(0, 1, 20.0), (1, 2, 20.0)]
+    assert edges[2] | {"y": 0, "y2": 0} == {
+        "layer": 0, "to": 2, "y": 0, "y2": 0, "size": 14.0, "sign": "raises", "sure": "told from zero",
+        "words": "0.14 -> 2.0: 14.0 (13.0 to 15.0), told from zero",
+    }  # fmt: skip
+    assert "The 12 largest of 15 are drawn." in chart.to_dict()["description"]
+    nodes = {n["head"]: n for n in rows_with(chart, "head")}
+    assert nodes["2.0"]["words"] == "2.0: -3.00 by itself"
+    assert nodes["2.0"]["own"] == 3.0
+    places = [(n["layer"], n["y"]) for n in nodes.values()]
+    assert len(set(places)) == len(places)
+    with pytest.raises(EstimationError, match="no path to draw"):
+        charts.path_plot([ways[0] | {"estimate": None}], {}, title="NIE")
 
 
 def test_overlap_plot_counts_every_row_once():

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from whyprompt.answers.pairs import chosen_items, study_pairs
+from whyprompt.answers.related import relate, relation_table
 from whyprompt.answers.saved import Kept, Saved
 from whyprompt.errors import MediationError, StoreError
 from whyprompt.mediation.capture import capture_attention, capture_heads
 from whyprompt.mediation.inference import contrast_heads, infer_heads
 from whyprompt.mediation.measured.compare import compare_mediation
+from whyprompt.mediation.relations import relations
 from whyprompt.mediation.search import find_heads
 from whyprompt.mediation.sweep import site_sweep
 from whyprompt.results import AroundResult, Result, plain
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from whyprompt.trials.models.local import LocalModel
 
     Progress = Callable[[int, int, str], None]
+
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,6 +101,9 @@ class StudyMediation(AroundResult):
     item_tasks : mapping of str to str
         The task family of each item swept.
     sentence : str
+    relations : Result or None
+        Of `relate_heads`: paths, interactions and the joint effect of the heads with the largest effects;
+        None where the study does not ask for them, or they were not computed yet.
     """
 
     study: str
@@ -115,6 +122,7 @@ class StudyMediation(AroundResult):
     comparison_note: str
     item_tasks: dict[str, str]
     sentence: str
+    relations: Result | None = None
 
     def _held(self) -> Result:
         return self.main.inference
@@ -163,6 +171,7 @@ class StudyMediation(AroundResult):
                 "sentence": self.comparison.sentence,
             },
             "statistical_note": self.comparison_note,
+            "relations": None if self.relations is None else self.relations.to_dict(),
             "numerical_floor": self.main.sweep.floor,
             "notes": list(self.notes),
             "sentence": self.sentence,
@@ -195,6 +204,8 @@ class StudyMediation(AroundResult):
             blocks.append(self.search.sentence)
         elif self.search_note:
             blocks.append(f"No set of heads was searched for: {self.search_note}.")
+        if self.relations is not None:
+            blocks += [self.relations.sentence, relation_table(self.relations)]
         blocks += [f"{study.name}: {study.inference.sentence}" for study in self.further]
         blocks += [f"{name}: {inference.sentence}" for name, inference in self.differences.items()]
         if self.placebo is not None:
@@ -306,25 +317,29 @@ def study_mediation(
     """
     report = progress or (lambda _done, _total, _text: None)
     saved = Saved.open(study, folder, frame)
-    kept = _whole(saved, report)
-    if kept is None:
+    kept, related = _whole(saved, report)
+    if kept is None or (related is None and saved.relations):
         with saved.writing():
             # Another process may have finished meanwhile.
-            kept = _whole(saved, report)
-            if kept is None:
-                _compute(saved, frame, report)
-                kept = saved.read()
+            kept, related = _whole(saved, report)
+            if kept is None or (related is None and saved.relations):
+                _compute(saved, frame, report, swept=kept is not None)
+                kept, related = saved.read(), saved.related()
                 assert kept is not None
-    return _gather(saved, kept)
+    return _gather(saved, kept, related)
 
 
-def _whole(saved: Saved, report: Progress) -> Kept | None:
-    """Read a mediation; None where it is not finished, or a file of it is damaged, which is said."""
-    try:
-        return saved.read()
-    except StoreError as error:
-        report(0, 0, f"{error.message}: computed again")
-        return None
+def _whole(saved: Saved, report: Progress) -> tuple[Kept | None, Sweep | None]:
+    """Read a mediation and its relations; None for what is not finished, or damaged, which is said."""
+
+    def read(what: Callable[[], _Read | None]) -> _Read | None:
+        try:
+            return what()
+        except StoreError as error:
+            report(0, 0, f"{error.message}: computed again")
+            return None
+
+    return read(saved.read), read(saved.related)
 
 
 def load_mediation(study: Study, folder: str | Path, frame: pd.DataFrame) -> StudyMediation | None:
@@ -348,7 +363,7 @@ def load_mediation(study: Study, folder: str | Path, frame: pd.DataFrame) -> Stu
     """
     saved = Saved.open(study, folder, frame)
     kept = saved.read()
-    return None if kept is None else _gather(saved, kept)
+    return None if kept is None else _gather(saved, kept, saved.related())
 
 
 def _named(report: Progress, name: str) -> Progress:
@@ -356,7 +371,7 @@ def _named(report: Progress, name: str) -> Progress:
     return lambda done, total, _text: report(done, total, name)
 
 
-def _compute(saved: Saved, frame: pd.DataFrame, report: Progress) -> None:
+def _compute(saved: Saved, frame: pd.DataFrame, report: Progress, *, swept: bool) -> None:
     from whyprompt.mediation.engine.apart import model_from
     from whyprompt.trials.models.load import load_model
     from whyprompt.trials.models.remote import Loader
@@ -370,7 +385,10 @@ def _compute(saved: Saved, frame: pd.DataFrame, report: Progress) -> None:
     report(0, 0, "loading the model")
     lm = load_model(**study.model.model_dump())
     with model_from(Loader(lm.described(), study.model)):
-        _compute_with(lm, saved, frame, report)
+        if not swept:
+            _compute_with(lm, saved, frame, report)
+        if saved.relations:
+            relate(lm, saved, frame, report)
 
 
 def _compute_with(lm: LocalModel, saved: Saved, frame: pd.DataFrame, report: Progress) -> None:
@@ -436,7 +454,7 @@ def _pictures(
     return tuple(out)
 
 
-def _gather(saved: Saved, kept: Kept) -> StudyMediation:
+def _gather(saved: Saved, kept: Kept, related: Sweep | None) -> StudyMediation:
     study, settings = saved.study, saved.settings
     sweeps, search, attention, capture = kept
 
@@ -482,6 +500,9 @@ def _gather(saved: Saved, kept: Kept) -> StudyMediation:
         capture=capture,
         comparison=comparison,
         comparison_note=why,
+        relations=None
+        if related is None
+        else relations(related, picked=True, level=settings.level, random_state=study.seeds.analysis),
         item_tasks=saved.item_tasks,
         sentence=(
             f"{main.contrast.treated!r} against {main.contrast.control!r}, on items of "

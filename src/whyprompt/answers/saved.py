@@ -1,7 +1,8 @@
 """What a mediation keeps on disk: one line an item and sweep, so that a stopped sweep goes on where it was.
 
 ``mediation/FINGERPRINT/`` beside the store holds ``TREATED-CONTROL.jsonl`` (potential outcomes of each item),
-``TREATED-CONTROL.json`` (the grid of heads), ``rest.json`` and ``attention.npz`` (the set found, attention).
+``TREATED-CONTROL.json`` (the grid of heads), ``relate4.path.jsonl`` and ``.json`` (the same of paths and sets
+of so many heads, where they are asked for), ``rest.json`` and ``attention.npz`` (the set found, attention).
 The fingerprint covers the trials, the model and the settings: what belongs to another study is never read.
 All of it can be computed again, so a damaged file is computed again, or named.
 """
@@ -77,7 +78,8 @@ class Saved:
             "model": model,
             # The search and the attention are of this one.
             "contrast": [contrasts[0].treated, contrasts[0].control],
-            "settings": settings.model_dump(mode="json"),
+            # How heads are related is added to what there is, in files of its own.
+            "settings": settings.model_dump(mode="json", exclude={"relate", "paths"}),
             "seed": study.seeds.analysis,
         }
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
@@ -107,7 +109,18 @@ class Saved:
             return None
         return [self.sweep(c) for c in self.contrasts], *self._read_rest()
 
-    def outcomes(self, contrast: Contrast) -> dict[str, PairOutcomes]:
+    @property
+    def relations(self) -> str:
+        """The name of the sweep of paths and sets of heads, or nothing where none is asked for."""
+        many = self.settings.relate
+        return "" if many is None else f"relate{many}.{self.settings.paths}"
+
+    def related(self) -> Sweep | None:
+        """Read that sweep; None where it is not asked for, or was not finished."""
+        asked = self.relations and self._grid(self.relations).is_file()
+        return self.sweep(self.relations) if asked else None
+
+    def outcomes(self, contrast: Contrast | str) -> dict[str, PairOutcomes]:
         """Read the finished items of one sweep; a line that is not whole is an item not finished."""
         path = self._lines(contrast)
         if not path.is_file():
@@ -115,7 +128,7 @@ class Saved:
         found = (_outcomes_of(line) for line in path.read_bytes().splitlines())
         return {one.item_id: one for one in found if one is not None and one.item_id in self.item_tasks}
 
-    def keeper(self, contrast: Contrast) -> Callable[[PairOutcomes], None]:
+    def keeper(self, contrast: Contrast | str) -> Callable[[PairOutcomes], None]:
         """Give the function that keeps each finished item."""
         path = self._lines(contrast)
         # A line cut short by a kill must not swallow the next one.
@@ -131,7 +144,7 @@ class Saved:
 
         return keep
 
-    def finish(self, contrast: Contrast, sweep: Sweep) -> None:
+    def finish(self, contrast: Contrast | str, sweep: Sweep) -> None:
         """Keep what a finished sweep has beside its items."""
         write_json(
             self._grid(contrast),
@@ -143,12 +156,13 @@ class Saved:
                 "n_layers": sweep.n_layers,
                 "n_heads": sweep.n_heads,
                 "sites": [str(site) for site in sweep.sites],
+                "paths": sweep.paths,
                 "floor": sweep.floor,
                 "notes": list(sweep.notes),
             },
         )
 
-    def sweep(self, contrast: Contrast) -> Sweep:
+    def sweep(self, contrast: Contrast | str) -> Sweep:
         """Read a finished sweep; a damaged file of it is a `StoreError`."""
         done = self.outcomes(contrast)
         lost = [i for i in self.item_tasks if i not in done]
@@ -162,7 +176,10 @@ class Saved:
             grid = read_json(path, hint=_DELETE)
             n_layers, n_heads = int(grid["n_layers"]), int(grid["n_heads"])
             sites = as_sites(map(_text, grid["sites"]))
-            if not all(s.layer < n_layers for s in sites) or any(h >= n_heads for _, h in heads_of(sites)):
+            paths = {_text(k): tuple(map(_heads, own)) for k, own in grid["paths"].items()}
+            sets = {k: as_sites(dict.fromkeys(h for path in own for h in path)) for k, own in paths.items()}
+            every = [*sites, *(site for own in sets.values() for site in own)]
+            if not all(s.layer < n_layers for s in every) or any(h >= n_heads for _, h in heads_of(every)):
                 raise ValueError("sites outside the model")
             names = ("mediator", "tokens", "outcome", "model")
             mediator, tokens, outcome, model = (_text(grid[name]) for name in names)
@@ -171,7 +188,7 @@ class Saved:
             values = [getattr(r, name) for r in rows]
             if any(v is None for v in values):
                 return None
-            if any(v.shape != (len(sites),) for v in values):
+            if any(v.shape != (len(paths) or len(sites),) for v in values):
                 raise StoreError(
                     f"{self._lines(contrast)} is damaged: a line has not one value a site", hint=_DELETE
                 )
@@ -187,6 +204,8 @@ class Saved:
             n_layers=n_layers,
             n_heads=n_heads,
             sites=sites,
+            sets=sets,
+            paths=paths,
             y00=np.array([r.y00 for r in rows]),
             y11=np.array([r.y11 for r in rows]),
             y10=stack("y10"),
@@ -255,11 +274,15 @@ class Saved:
     def _mass(self) -> Path:
         return self.folder / "attention.npz"
 
-    def _lines(self, contrast: Contrast) -> Path:
-        return self.folder / f"{contrast.treated}-{contrast.control}.jsonl"
+    def _lines(self, contrast: Contrast | str) -> Path:
+        return self.folder / f"{_named(contrast)}.jsonl"
 
-    def _grid(self, contrast: Contrast) -> Path:
-        return self.folder / f"{contrast.treated}-{contrast.control}.json"
+    def _grid(self, contrast: Contrast | str) -> Path:
+        return self.folder / f"{_named(contrast)}.json"
+
+
+def _named(contrast: Contrast | str) -> str:
+    return contrast if isinstance(contrast, str) else f"{contrast.treated}-{contrast.control}"
 
 
 @contextlib.contextmanager

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from whyprompt._files import write_json
 from whyprompt.answers.external import StudyEffect, study_effect
 from whyprompt.answers.internal import StudyMediation, study_mediation
 from whyprompt.errors import WhypromptError
-from whyprompt.study import load_study
+from whyprompt.study import MediationSettings, load_study
 from whyprompt.trials.run import load_trials
 
 if TYPE_CHECKING:
@@ -43,7 +43,12 @@ def run_effect(study: str | Path, out: str | Path) -> StudyEffect:
 
 
 def run_mediation(
-    study: str | Path, out: str | Path, *, progress: Callable[[int, int, str], None] | None = None
+    study: str | Path,
+    out: str | Path,
+    *,
+    relate: int | None = None,
+    paths: Literal["path", "direct_path"] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> StudyMediation:
     """Answer a study file's question at the internal level, and save the answer.
 
@@ -54,6 +59,8 @@ def run_mediation(
     out : str or Path
         Folder of its results; gets ``mediation.json`` and the folder ``mediation``. Where they
         cannot be written, a finished mediation is read, and a warning says that the answer is not kept.
+    relate, paths
+        In place of the study's own ``mediation.relate`` and ``mediation.paths``.
     progress : callable, optional
         Called as ``progress(done, total, text)``.
 
@@ -67,6 +74,10 @@ def run_mediation(
         If the study was not run, or its arms cannot be compared inside the model.
     """
     plan = load_study(study)
+    asked = {k: v for k, v in (("relate", relate), ("paths", paths)) if v is not None}
+    if asked:
+        settings = (plan.mediation or MediationSettings()).model_copy(update=asked)
+        plan = plan.model_copy(update={"mediation": settings})
     answer = study_mediation(plan, out, load_trials(plan, out), progress=progress)
     _keep(Path(out) / "mediation.json", answer)
     return answer

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import altair as alt
 
 _MOST = 12
+_SHIFTS = (0.0, 0.45, -0.3, 0.6, -0.5)
 _ARROW = " -> "
 _UP, _DOWN = "raises", "lowers"
 _SURE, _UNSURE = "told from zero", "not told from zero"
@@ -96,12 +97,15 @@ def path_plot(
         said = name if own is None else f"{name}: {format_number(own)} by itself"
         nodes.append({"layer": layer, "y": y, "head": name, "own": abs(own or 0.0), "words": said})
     layers = sorted({layer for layer, _ in at.values()})
-    x = alt.X(
-        "layer:O", title="layer", sort=layers, scale=alt.Scale(padding=0.6), axis=alt.Axis(labelAngle=0)
-    )
+    # A domain, not an order: orders of several layers of marks are merged, and lost.
+    scale = alt.Scale(domain=layers, padding=0.6)
+    x = alt.X("layer:O", title="layer", scale=scale, axis=alt.Axis(labelAngle=0))
     y = alt.Y("y:Q", axis=None, scale=alt.Scale(zero=False, padding=24))
     dash = alt.StrokeDash(
-        "sure:N", title=None, scale=alt.Scale(domain=[_SURE, _UNSURE], range=[[1, 0], [4, 3]])
+        "sure:N",
+        title=None,
+        scale=alt.Scale(domain=[_SURE, _UNSURE], range=[[1, 0], [4, 3]]),
+        legend=alt.Legend(orient="top"),
     )
     lines = (
         alt.Chart(data(edges))
@@ -134,7 +138,7 @@ def _places(names: list[str]) -> dict[str, tuple[int, float]]:
     for name in sorted(names, key=lambda n: tuple(map(int, n.split(".")))):
         by_layer.setdefault(int(name.split(".")[0]), []).append(name)
     return {
-        name: (layer, (len(own) - 1) / 2 - k + 0.4 * (rank % 3 - 1))
+        name: (layer, (len(own) - 1) / 2 - k + _SHIFTS[rank % len(_SHIFTS)])
         for rank, (layer, own) in enumerate(by_layer.items())
         for k, name in enumerate(own)
     }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from whyprompt._words import counted, format_number
-from whyprompt.cli.choices import names, refuse
+from whyprompt.cli.choices import names, read_choice, refuse
 from whyprompt.cli.common import (
     STUDIES,
     AsJson,
@@ -227,6 +227,20 @@ def mediate(
     on: On = None,
     workers: Workers = None,
     gpus_per_worker: Gpus = 0,
+    relate: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Take so many heads, those with the largest effects, apart: paths between them,"
+            " interactions of two, all together. Default: the study's mediation.relate.",
+        ),
+    ] = None,
+    paths: Annotated[
+        str | None,
+        typer.Option(
+            help="path: what lies between two heads passes on what the first does; direct_path: it is held."
+        ),
+    ] = None,
     no_code: NoCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -235,8 +249,9 @@ def mediate(
     from whyprompt.answers.verbs import run_mediation
 
     plan, folder = opened(study, out, no_code=no_code)
+    how: Any = None if paths is None else read_choice(paths, "--paths", {"path": {}, "direct_path": {}})[0]
     with _placed(plan, on, workers, gpus_per_worker), show_progress("mediate") as progress:
-        answer = run_mediation(study, folder, progress=progress)
+        answer = run_mediation(study, folder, relate=relate, paths=how, progress=progress)
     put(answer.to_dict(), said(answer.summary()), as_json=as_json)
 
 

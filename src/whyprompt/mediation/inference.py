@@ -294,6 +294,7 @@ def contrast_heads(
 
 _ENDS = {
     "set": "Joint effects of sets do not add up to the total effect: what one passes on, another may use.",
+    "path": "Effects along paths do not add up: they share heads, and what one passes on, another may use.",
     "head": "Effects of single heads do not add up to the joint effect of several.",
     "site": "Effects of single sites do not add up: what one passes on, a later one holds too.",
 }
@@ -341,12 +342,11 @@ def _infer(
         else None,
     )
     end = _SUFFIX if sweep.tokens == "suffix" else ""
-    return replace(out, sentence=_sentence(out, len(x)) + end)
+    return replace(out, sentence=_sentence(out, len(x), sweep.kind) + end)
 
 
-def _sentence(r: HeadInference, n: int) -> str:
+def _sentence(r: HeadInference, n: int, kind: str) -> str:
     name = _NAMES[r.quantity]
-    kind = "set" if r.sets else kind_of(r.sites)
     what, m, te = KIND_WORDS[kind], len(r.parts), cast("Estimate", r.overall)
     unit = "items" if n == r.n_clusters else f"items in {r.n_clusters} clusters"
     strong = int((column(r.parts, "p_adjusted") < r.alpha).sum())
@@ -382,7 +382,7 @@ def _largest(r: HeadInference, what: str, name: str) -> str:
         text = _from_where(r)
     if r.sets or len(set(kinds)) == 1:
         best = r.parts[int(np.argmax(size))]
-        joint = "joint " if r.sets else ""
+        joint = "joint " if what == "set" else ""
         found = f"{best.label} has the largest mean {joint}{name}, {best.estimate:.3g}"
         return f"Of {len(r.parts)} {what}s, {found} ({interval_words(*best.ends)}). {text}"
     for kind in dict.fromkeys(kinds):

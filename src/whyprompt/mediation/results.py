@@ -321,8 +321,8 @@ class Sweep(Stored, Shown):
 
     @property
     def kind(self) -> str:
-        """What one of them is: "set", or the one kind of all sites, or "site"."""
-        return "set" if self.sets else kind_of(self.sites)
+        """What one of them is: "path", "set", or the one kind of all sites, or "site"."""
+        return "path" if self.paths else "set" if self.sets else kind_of(self.sites)
 
     def effect(self, quantity: str) -> Array:
         """One effect by its name, items x mediators.

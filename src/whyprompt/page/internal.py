@@ -12,6 +12,7 @@ from whyprompt.charts.style import span
 from whyprompt.errors import MediationError
 from whyprompt.page.blocks import Cell, Text, details, draw, interval, num, p_value, table
 from whyprompt.page.panel import head_panel
+from whyprompt.page.related import related
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,6 +72,7 @@ def heads(m: Material) -> list[Block]:
     )
     blocks += _beside_heads(found) if more else []
     blocks += _search(found)
+    blocks += related(found.relations)
     blocks += _floor(found)
     blocks += _contrasts(found)
     return blocks
