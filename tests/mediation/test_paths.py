@@ -141,6 +141,34 @@ def test_chunks_and_company_change_nothing(model_type, mediator):
     np.testing.assert_allclose(one.y01, whole.y01[:, [4, 3]], rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize(
+    ("model_type", "changes", "match"),
+    [
+        ("bert", {"is_decoder": True}, "its layers add to the residual stream inside the parts"),
+        ("opt", {"do_layer_norm_before": False}, "not all that they add was found"),
+    ],
+)
+def test_a_model_whose_stream_cannot_be_held_is_refused_by_name(model_type, changes, match):
+    """Norms after each part: a held part would hold what comes through it too."""
+    model, p = tiny.make(model_type, **changes), pair()
+    with pytest.raises(MediationError, match=f"architecture '{model_type}' .* {match}"):
+        set_sweep(model, [p], {"a": [(0, 1), (2, 2)]}, mediator="direct_path")
+    assert abs(set_sweep(model, [p], {"a": [(0, 1), (2, 2)]}, mediator="path").nie[0, 0]) > 1e-6
+
+
+def test_a_step_between_z_and_the_output_projection(monkeypatch):
+    """It may read the hidden states, so a head cannot be held while another of its layer is set."""
+    monkeypatch.setitem(tiny.ARCHITECTURES, "bitnet", tiny._BASE)
+    monkeypatch.setattr(tiny, "_PROJECTIONS", ("attn_sub_norm",))
+    model, p = tiny.make("bitnet"), pair()
+    single = {name: own for name, own in SETS.items() if name.count("->") == 1}
+    sweep = set_sweep(model, [p], single, mediator="direct_path")
+    want = [path_loop(model, p.ids1, p.ids0, list(p.answer_ids), [s], frozen=True) for s in single.values()]
+    np.testing.assert_allclose(sweep.y10[0], want, rtol=0, atol=ATOL)
+    with pytest.raises(MediationError, match=r"'bitnet' .* a gate or norm between z and the output"):
+        set_sweep(model, [p], {"two": SETS["two into one"]}, mediator="direct_path")
+
+
 def test_a_path_of_one_head_is_the_head_and_sets_of_such_are_joint():
     model, p = tiny.make("qwen2"), pair()
     path = set_sweep(model, [p], {"a": [(1, 2)], "b": [[(0, 1)], [(2, 3)]]}, mediator="path")

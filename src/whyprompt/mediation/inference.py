@@ -266,7 +266,7 @@ def contrast_heads(
     --------
     >>> contrast_heads(worked, cut_before_answer).sentence  # doctest: +SKIP
     """
-    for name in ("sites", "sets", "outcome", "mediator", "tokens"):
+    for name in ("sites", "sets", "paths", "outcome", "mediator", "tokens"):
         if getattr(sweep, name) != getattr(other, name):
             raise MediationError(f"the two sweeps differ in {name}", hint="run both with the same options")
     at = {item: i for i, item in enumerate(other.item_ids)}

@@ -50,7 +50,7 @@ def relate_heads(
     senders: Literal["chosen", "all"] = "chosen",
     along: Sequence[Path] = (),
     mediator: PathMediator = "path",
-    outcome: Outcome = "log_prob",
+    outcome: Outcome | None = None,
     level: float = 0.95,
     alpha: float = 0.05,
     draws: int = DRAWS,
@@ -75,7 +75,7 @@ def relate_heads(
     Parameters
     ----------
     model, pairs, outcome, max_extra_bytes, progress, on_pair, done
-        As in `head_sweep`.
+        As in `head_sweep`; the outcome of a finished sweep is its own.
     sweep : Sweep, optional
         A finished sweep of heads in both directions, which chooses the heads.
     heads : sequence of (layer, head), optional
@@ -128,6 +128,12 @@ def relate_heads(
             f"unknown senders {senders!r} or mediator {mediator!r}",
             hint="senders is chosen or all, mediator is path or direct_path",
         )
+    known = None if sweep is None else cast("Outcome", sweep.outcome)
+    if outcome is not None and known not in {None, outcome}:
+        raise MediationError(
+            f"the sweep's outcome is {known!r}, but {outcome!r} was asked for",
+            hint="leave the option out, or give `heads` in place of the sweep",
+        )
     found = relation_sweep(
         model,
         pairs,
@@ -135,7 +141,7 @@ def relate_heads(
         senders=senders,
         along=along,
         mediator=mediator,
-        outcome=outcome if sweep is None else cast("Outcome", sweep.outcome),
+        outcome=outcome or known or "log_prob",
         max_extra_bytes=max_extra_bytes,
         progress=progress,
         on_pair=on_pair,

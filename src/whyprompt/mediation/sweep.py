@@ -268,6 +268,11 @@ def open_runner(
     """Open a model for sweeps over the same pairs; `keep` holds clean runs for the next one, if they fit."""
     with open_runtime(model, pairs, max_extra_bytes) as runtime:
         cache = WorldCache(max_extra_bytes // 2) if keep else None
+        if mediator == "direct_path":
+            from whyprompt.mediation.engine.routes import check_freezing
+
+            first = pairs[0]
+            check_freezing(runtime, runtime.clean(first.ids1, first.answer_ids), first.item_id)
         yield Runner(runtime, (), mediator, _directions(directions), outcome, cache, tokens)
 
 

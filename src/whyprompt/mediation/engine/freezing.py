@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from whyprompt.mediation.engine.patching import Plan
 
-_INSTEAD = "use mediator='path', which freezes nothing"
+INSTEAD = "use mediator='path', which freezes nothing"
 
 
 @contextmanager
@@ -96,12 +96,12 @@ class _Handed:
                 self.model_type,
                 "with all that its layers add held fast, the residual stream still changes from one to the "
                 f"next by {off:.2g}: not all that they add was found",
-                hint=_INSTEAD,
+                hint=INSTEAD,
             )
 
     def _difference(self, hidden: torch.Tensor) -> tuple[torch.Tensor, float]:
         if hidden.ndim != 3 or len(hidden) < self.total:
-            raise refuse(self.model_type, "its layers hand on more than one residual stream", hint=_INSTEAD)
+            raise refuse(self.model_type, "its layers hand on more than one residual stream", hint=INSTEAD)
         if not self.rows:
             return hidden[:0], 0.0
         into, own = (torch.tensor(at, device=hidden.device) for at in zip(*self.rows, strict=True))

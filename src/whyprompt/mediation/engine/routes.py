@@ -8,16 +8,17 @@ be set together; where they meet in a head they part there again in every way, s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
+
+from whyprompt.mediation.engine.freezing import INSTEAD
 from whyprompt.mediation.engine.patching import Job
 from whyprompt.mediation.engine.sites import as_sites
-from whyprompt.mediation.engine.support import refuse
+from whyprompt.mediation.engine.support import refuse, tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-
-    import torch
 
     from whyprompt.mediation.engine.attention import World
     from whyprompt.mediation.engine.engine import ModelRuntime
@@ -61,7 +62,7 @@ def run_routes(
             runtime.model_type,
             "a gate or norm between z and the output projection is moved by a head below, so that a head "
             "cannot be held fast while another of its layer is set",
-            hint="ask for paths one at a time, or use mediator='path'",
+            hint=f"ask for paths one at a time, or {INSTEAD}",
         )
     values: list[dict[Route, torch.Tensor]] = [{} for _ in crossings]
     for routes in _by_depth(route for state in wanted for route in state.values()):
@@ -83,6 +84,34 @@ def run_routes(
     return runtime.patched_many(
         [_job(base, wanted, known, item) for (base, _, item), known in zip(crossings, values, strict=True)]
     )
+
+
+def check_freezing(runtime: ModelRuntime, base: World, item: str) -> None:
+    """Refuse a model in which a frozen row does not hand on what is patched in it.
+
+    Where a layer adds and normalises inside one of its parts, holding that part holds the stream too.
+    All heads of a layer in the middle are set to zero, which is to be seen in what it gives.
+    """
+    at = (runtime.n_layers - 1) // 2
+    heads = [(at, head) for head in range(runtime.n_heads)]
+    nothing = {head: torch.zeros_like(base.layers[at].z[:, head[1]]) for head in heads}
+    moved: list[float] = []
+
+    def see(_: torch.nn.Module, __: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401  # or a tuple with it
+        hidden = output if isinstance(output, torch.Tensor) else output[0]
+        moved.append(float((hidden[1] - hidden[0]).abs().max()) / max(1.0, float(hidden[0].abs().max())))
+
+    handle = runtime.layers[at].register_forward_hook(see)
+    try:
+        runtime.patched_many([Job(base, [as_sites(heads)], [nothing], item, frozen=True)])
+    finally:
+        handle.remove()
+    if moved[0] <= tolerance(torch.finfo(base.hidden.dtype).eps):
+        raise refuse(
+            runtime.model_type,
+            "its layers add to the residual stream inside the parts that are to be held",
+            hint=INSTEAD,
+        )
 
 
 def _before(route: Route) -> dict[Head, Route]:
