@@ -345,6 +345,21 @@ def test_heads_are_related_where_a_study_asks_and_nothing_else_is_run_again(ran,
     assert again.estimate == pytest.approx(found.estimate, abs=1e-6)
 
 
+def test_heads_are_related_by_a_study_file_and_in_place_of_its_own_keys(tiny_study, tmp_path):
+    text = tiny_study.read_text()
+    tiny_study.write_text(
+        text.replace("items_per_task: 4", "items_per_task: 4, relate: 2, paths: direct_path")
+    )
+    run_study(load_study(tiny_study), tmp_path / "out")
+    found = run_mediation(tiny_study, tmp_path / "out").relations
+    assert found["mediator"] == "direct_path"
+    other = run_mediation(tiny_study, tmp_path / "out", relate=3, paths="path").relations
+    assert (len(found["heads"]), len(other["heads"]), other["mediator"]) == (2, 3, "path")
+    tiny_study.write_text(text.replace("items_per_task: 4", "relate: 1"))
+    with pytest.raises(StudyError, match=r"mediation.relate"):
+        load_study(tiny_study)
+
+
 def test_mediation_of_changed_settings_is_not_mixed_with_the_old_one(ran):
     study, folder = ran
     frame = load_trials(study, folder)

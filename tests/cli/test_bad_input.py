@@ -617,6 +617,14 @@ def test_no_code_is_imported_where_it_may_not_be(command, refused):
     )
 
 
+def test_how_heads_are_related_is_one_of_two_ways(refused):
+    text = refused(Case("", ("mediate", "s.yaml", "--relate", "3", "--paths", "direct"), (), study("").files))
+    assert "--paths 'direct' is not known" in text
+    assert "one of: path, direct_path" in text
+    text = refused(Case("", ("mediate", "s.yaml", "--relate", "1"), (), study("").files))
+    assert "greater than or equal to 2" in text
+
+
 def test_no_code_means_nothing_with_a_table(refused):
     assert "--no-code has no meaning with a table" in refused(
         Case("", ("effect", "t.csv", *EFFECT, "--no-code"), (), {"t.csv": TABLE})
