@@ -40,10 +40,13 @@ def blocks(model):
     return found
 
 
-def path_loop(model, base, source, answer, paths, frozen):
+def path_loop(model, base, source, answer, paths, frozen, window=None):
     """Log-probability after `base` along a set of paths, by whole runs with hooks, one a head on the way."""
     outs, mlps = tiny.projections(model), blocks(model)
-    n, n_heads = len(answer), getattr(model.config, "num_attention_heads", None) or model.config.n_head
+    n, n_heads = (
+        window or len(answer),
+        getattr(model.config, "num_attention_heads", None) or model.config.n_head,
+    )
 
     def run(ids, given=None, held=None):
         """Run with some heads given; `held` is a clean run's outputs, which all else has from a layer on."""
@@ -77,7 +80,9 @@ def path_loop(model, base, source, answer, paths, frozen):
         handles += [m.register_forward_hook(add(k, i)) for k, (i, m) in enumerate(mlps)]
         try:
             with torch.no_grad(), tiny.exact_softmax():
-                logits = model(torch.tensor([[*ids, *answer[:-1]]]), use_cache=False).logits[0, -n:]
+                logits = model(torch.tensor([[*ids, *answer[:-1]]]), use_cache=False).logits[
+                    0, -len(answer) :
+                ]
         finally:
             for handle in handles:
                 handle.remove()
@@ -126,6 +131,19 @@ def test_paths_equal_a_hook_loop(model_type, mediator):
         np.testing.assert_allclose(y[0], want, rtol=0, atol=ATOL_OF.get(model_type, ATOL))
     np.testing.assert_allclose(sweep.nde + sweep.nie, sweep.te[:, None] + 0 * sweep.nie, atol=1e-12)
     assert (np.abs(sweep.nie) > 1e-3).sum() >= 3
+
+
+@pytest.mark.parametrize("mediator", ["path", "direct_path"])
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "qwen3_moe"])
+def test_paths_at_every_token_of_the_common_suffix_equal_a_hook_loop(model_type, mediator):
+    model, p = tiny.make(model_type), pair()
+    tail = [11, 12, 13, 7]
+    p = type(p)(item_id="s", ids0=[*p.ids0[:9], *tail], ids1=[*p.ids1[:15], *tail], answer_ids=p.answer_ids)
+    with tiny.exact_softmax():
+        sweep = set_sweep(model, [p], SETS, mediator=mediator, tokens="suffix")
+    held, answer = mediator == "direct_path", list(p.answer_ids)
+    want = [path_loop(model, p.ids0, p.ids1, answer, as_paths(s), held, window=5) for s in SETS.values()]
+    np.testing.assert_allclose(sweep.y01[0], want, rtol=0, atol=ATOL)
 
 
 @pytest.mark.parametrize("mediator", ["path", "direct_path"])
@@ -298,10 +316,12 @@ def test_all_heads_below_send_to_the_chosen_ones():
     [
         ({"a": [(1, 2), (0, 1)]}, r"the path 'a': nothing goes from head 1.2 to head 0.1, .* a layer below"),
         ({"a": [(1, 2), (1, 1)]}, r"nothing goes from head 1.2 to head 1.1, which lies in the same layer"),
-        ({"a": [(1, 2), (1, 2)]}, "the path 'a': heads names a head twice"),
+        ({"a": [(1, 2), (1, 2)]}, "the path 'a': 'head 1.2' is named twice"),
         ({"a": [(0, 1), (1, 9)]}, r"the path 'a': head 1.9 is out of range"),
-        ({"a": []}, "the set 'a' holds no heads"),
-        ({"a": [0, 1]}, r"the path 'a' is \[0, 1\], not a sequence of heads"),
+        ({"a": []}, "the set 'a' holds no sites"),
+        ({"a": [0, 1]}, "the path 'a': 0 names no site"),
+        ({"a": 3}, "the path 'a' is 3, not a sequence of heads"),
+        ({"a": ["head 0.1", "mlp 1"]}, "the path 'a': mlp 1 is no head, and paths are of heads"),
         ({"a": [[(0, 1), (2, 2)]] * 2}, "names the path 0.1 -> 2.2 twice"),
         ({"a": [[(0, 1), (1, 0)], [(1, 0)]]}, "recanting witness, head 1.0: 1.0 gives it its value"),
         ({"a": [[(0, 1), (1, 0)], [(1, 0), (2, 0)]]}, "recanting witness, head 1.0: 1.0 -> 2.0 gives"),

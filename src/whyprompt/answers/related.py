@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from whyprompt._summary import parts_table
 from whyprompt.answers.pairs import chosen_items, study_pairs
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from whyprompt.answers.saved import Saved
+    from whyprompt.mediation.engine.runner import Tokens
     from whyprompt.results import Result
     from whyprompt.trials.models.local import LocalModel
 
@@ -27,11 +28,13 @@ def relate(
     pairs = study_pairs(study, contrast, chosen_items(study, settings), lm.codec, frame)
     done = saved.outcomes(saved.relations)
     report(len(done), len(pairs), "paths")
+    main = saved.sweep(contrast)
     sweep = relation_sweep(
         lm.model,
         pairs,
-        top_heads(saved.sweep(contrast), settings.relate),
+        top_heads(main, settings.relate),
         mediator=settings.paths,
+        tokens=cast("Tokens", main.tokens),
         done=done,
         on_pair=saved.keeper(saved.relations),
         progress=lambda done, total, _text: report(done, total, "paths"),

@@ -34,7 +34,7 @@ def check_paths(
     n_layers: int,
     width: Callable[[Kind, int], int],
 ) -> tuple[Path, ...]:
-    """Read a path, or a set of paths that are set together; the last two are of the model, as in `every_site`."""
+    """Read a path, or a set of paths that are set together; `n_layers` and `width` as in `every_site`."""
     try:
         each = cast("Sequence[Sequence[SiteLike]]", given if all(map(_several, given)) else [given])
         paths = tuple(_checked(path, name, n_layers, width) for path in each)

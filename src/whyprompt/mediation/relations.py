@@ -11,6 +11,7 @@ import numpy as np
 
 from whyprompt._words import counted, percent
 from whyprompt.errors import MediationError
+from whyprompt.mediation.engine.sites import as_sites
 from whyprompt.mediation.intervals import DRAWS, check_level, interval_words, mean_interval, units_of
 from whyprompt.mediation.paths import check_paths, path_words, witnesses
 from whyprompt.mediation.results import estimates, heads_of
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from whyprompt._progress import Progress
     from whyprompt.mediation.engine.engine import ModelRuntime
     from whyprompt.mediation.engine.routes import Path
-    from whyprompt.mediation.engine.runner import Outcome
+    from whyprompt.mediation.engine.runner import Outcome, Tokens
+    from whyprompt.mediation.engine.sites import SiteLike
     from whyprompt.mediation.pairs import PromptPair
     from whyprompt.mediation.results import Head, PairOutcomes, Sweep
 
@@ -45,12 +47,13 @@ def relate_heads(
     pairs: Sequence[PromptPair],
     *,
     sweep: Sweep | None = None,
-    heads: Sequence[Head] | None = None,
+    heads: Sequence[SiteLike] | None = None,
     top: int = 4,
     senders: Literal["chosen", "all"] = "chosen",
     along: Sequence[Path] = (),
     mediator: PathMediator = "path",
     outcome: Outcome | None = None,
+    tokens: Tokens | None = None,
     level: float = 0.95,
     alpha: float = 0.05,
     draws: int = DRAWS,
@@ -74,13 +77,13 @@ def relate_heads(
 
     Parameters
     ----------
-    model, pairs, outcome, max_extra_bytes, progress, on_pair, done
-        As in `head_sweep`; the outcome of a finished sweep is its own.
+    model, pairs, outcome, tokens, max_extra_bytes, progress, on_pair, done
+        As in `head_sweep`; those of a finished sweep are its own.
     sweep : Sweep, optional
         A finished sweep of heads in both directions, which chooses the heads.
     heads : sequence of (layer, head), optional
-        The heads, at least two; by default the `top` ones of `sweep`, by the mean size of their effect in
-        both directions.
+        The heads, at least two, or their names ("head 14.1"); by default the `top` ones of `sweep`, by
+        the mean size of their effect in both directions.
     top : int, default 4
     senders : {"chosen", "all"}
         Whether paths begin in the chosen heads, or in every head below the one they lead to: k times
@@ -128,12 +131,16 @@ def relate_heads(
             f"unknown senders {senders!r} or mediator {mediator!r}",
             hint="senders is chosen or all, mediator is path or direct_path",
         )
-    known = None if sweep is None else cast("Outcome", sweep.outcome)
-    if outcome is not None and known not in {None, outcome}:
-        raise MediationError(
-            f"the sweep's outcome is {known!r}, but {outcome!r} was asked for",
-            hint="leave the option out, or give `heads` in place of the sweep",
-        )
+    given: dict[str, Any] = {"outcome": outcome, "tokens": tokens}
+    own: dict[str, Any] = {"outcome": "log_prob", "tokens": "answer"}
+    if sweep is not None:
+        own = {name: getattr(sweep, name) for name in own}
+        for name, value in own.items():
+            if given[name] not in {None, value}:
+                raise MediationError(
+                    f"the sweep's {name} is {value!r}, but {given[name]!r} was asked for",
+                    hint="leave the option out, or give `heads` in place of the sweep",
+                )
     found = relation_sweep(
         model,
         pairs,
@@ -141,7 +148,8 @@ def relate_heads(
         senders=senders,
         along=along,
         mediator=mediator,
-        outcome=outcome or known or "log_prob",
+        outcome=outcome or own["outcome"],
+        tokens=tokens or own["tokens"],
         max_extra_bytes=max_extra_bytes,
         progress=progress,
         on_pair=on_pair,
@@ -157,7 +165,7 @@ def relate_heads(
     )
 
 
-def _chosen(sweep: Sweep | None, heads: Sequence[Head] | None, top: int) -> list[Head]:
+def _chosen(sweep: Sweep | None, heads: Sequence[SiteLike] | None, top: int) -> list[Head]:
     """Give the chosen heads, from the lowest layer up."""
     if heads is None:
         if sweep is None or not {"nie", "pure_nie"} <= set(sweep.quantities) or not sweep.heads:
@@ -173,7 +181,12 @@ def _chosen(sweep: Sweep | None, heads: Sequence[Head] | None, top: int) -> list
             f"heads names {counted(len(heads), 'head')}, but relations are of two or more",
             hint="the effect of one head: head_sweep",
         )
-    return sorted((int(layer), int(head)) for layer, head in heads)
+    sites = as_sites(heads)
+    if other := [site for site in sites if site.kind != "head"]:
+        raise MediationError(
+            f"{other[0]} is no head, and relations are of heads", hint="set_sweep takes any site"
+        )
+    return sorted(heads_of(sites))
 
 
 def top_heads(sweep: Sweep, top: int) -> list[Head]:
@@ -192,14 +205,16 @@ def relation_sweep(
     along: Sequence[Path] = (),
     mediator: PathMediator = "path",
     outcome: Outcome = "log_prob",
+    tokens: Tokens = "answer",
     max_extra_bytes: int = 256 << 20,
     progress: Progress | None = None,
     on_pair: Callable[[PairOutcomes], None] | None = None,
     done: Mapping[str, PairOutcomes] | None = None,
 ) -> Sweep:
     """Sweep everything that `relations` reads of some heads, in one go."""
-    options: dict[str, Any] = {"mediator": mediator, "outcome": outcome, "max_extra_bytes": max_extra_bytes}
-    with open_runner(model, pairs, directions=[*_WAYS], **options) as runner:
+    options: dict[str, Any] = {"mediator": mediator, "outcome": outcome, "tokens": tokens}
+    options |= {"directions": [*_WAYS], "max_extra_bytes": max_extra_bytes}
+    with open_runner(model, pairs, **options) as runner:
         check_heads(chosen, runner.runtime.n_layers, runner.runtime.n_heads)
         sets = _sets(runner.runtime, chosen, senders, along)
         return sweep_rows(runner, pairs, sets, progress, on_pair, done)
@@ -216,8 +231,7 @@ def _sets(
     paths = [(a, b) for b in chosen for a in (every if senders == "all" else chosen) if a[0] < b[0]]
     sets |= {path_words(path): path for path in paths}
     if along:
-        check = partial(check_heads, n_layers=runtime.n_layers, n_heads=runtime.n_heads)
-        sets[_ALONG] = check_paths(along, _ALONG, check)
+        sets[_ALONG] = check_paths(along, _ALONG, runtime.n_layers, runtime.width)
         sets |= {path_words(path): [path] for path in sets[_ALONG]}
     return sets
 
