@@ -69,6 +69,7 @@ whyprompt compare monday.eval tuesday.eval --changed
 """,
     _run.mediate: """
 whyprompt mediate study.yaml
+whyprompt mediate study.yaml --relate 4     # paths between the four heads with the largest effects
 """,
     _run.report: """
 whyprompt report study.yaml               # writes runs/NAME/report.html
