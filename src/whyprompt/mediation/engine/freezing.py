@@ -62,10 +62,10 @@ def _held(
         n = plan.owners[0].base.window
         if len(x) not in {total, total * n}:
             raise refuse(model_type, f"a part of its layers gives {len(x)} rows for {total}")
-        y = x.clone().view(total, -1)
+        y = x.clone().reshape(total, -1)
         into, own = (torch.tensor(at, device=x.device) for at in zip(*rows, strict=True))
         y[into] = y[own]
-        y = y.view(x.shape)
+        y = y.reshape(x.shape)
         return y if isinstance(output, torch.Tensor) else (y, *output[1:])
 
     return hook
