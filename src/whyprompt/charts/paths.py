@@ -100,7 +100,7 @@ def path_plot(
     # A domain, not an order: orders of several layers of marks are merged, and lost.
     scale = alt.Scale(domain=layers, padding=0.6)
     x = alt.X("layer:O", title="layer", scale=scale, axis=alt.Axis(labelAngle=0))
-    y = alt.Y("y:Q", axis=None, scale=alt.Scale(zero=False, padding=24))
+    height = alt.Y("y:Q", axis=None, scale=alt.Scale(zero=False, padding=24))
     dash = alt.StrokeDash(
         "sure:N",
         title=None,
@@ -112,7 +112,7 @@ def path_plot(
         .mark_rule(opacity=0.8, strokeCap="round")
         .encode(
             x=x,
-            y=y,
+            y=height,
             x2="to:O",
             y2="y2:Q",
             color=coloured("sign", [_UP, _DOWN], [VERMILION, BLUE], title=None),
@@ -121,7 +121,7 @@ def path_plot(
             **told(),
         )
     )
-    base = alt.Chart(data(nodes)).encode(x=x, y=y)
+    base = alt.Chart(data(nodes)).encode(x=x, y=height)
     dots = base.mark_point(filled=True, color=MUTED, opacity=1).encode(
         size=alt.Size("own:Q", legend=None, scale=alt.Scale(domainMin=0, range=[60, 400])), **told()
     )

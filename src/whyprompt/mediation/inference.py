@@ -19,7 +19,7 @@ from whyprompt._words import counted, format_number, percent
 from whyprompt.errors import MediationError
 from whyprompt.mediation.engine.sites import KIND_WORDS
 from whyprompt.mediation.intervals import DRAWS, interval_words, mean_interval, units_of
-from whyprompt.mediation.results import column, columns_of, estimates, heads_of, kind_of
+from whyprompt.mediation.results import column, columns_of, estimates, heads_of
 from whyprompt.results import Estimate, Result
 from whyprompt.stats import resampling
 from whyprompt.stats.clusters import cluster_sums

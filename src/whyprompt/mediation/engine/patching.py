@@ -142,7 +142,7 @@ class Plan:
                 (number, site.number)
                 for number, row in enumerate(rows, start=1)
                 for site in job.rows[row]
-                if site.layer == layer and site.kind == "head"
+                if site.layer == layer and site.kind == "head" and site.number is not None
             ]
             for at, row in enumerate(rows, start=start + 1):
                 for site in job.rows[row]:
