@@ -320,7 +320,7 @@ def test_heads_are_related_where_a_study_asks_and_nothing_else_is_run_again(ran,
     asked = study.model_copy(update={"mediation": study.mediation.model_copy(update={"relate": 3})})
     assert load_mediation(asked, folder, frame).relations is None
     with monkeypatch.context() as context:
-        context.setattr("whyprompt.answers.internal.head_sweep", lambda *_, **__: pytest.fail("swept again"))
+        context.setattr("whyprompt.answers.internal.site_sweep", lambda *_, **__: pytest.fail("swept again"))
         answer = study_mediation(asked, folder, frame)
     found = answer.relations
     assert len(found["heads"]) == 3
