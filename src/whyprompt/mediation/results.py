@@ -31,6 +31,7 @@ from whyprompt._display import Cells, Shown
 from whyprompt._words import counted, format_number
 from whyprompt.errors import MediationError
 from whyprompt.mediation.engine.sites import as_sites
+from whyprompt.mediation.exchange import WORDS, fields_of, laid_out
 from whyprompt.results import Estimate
 
 if TYPE_CHECKING:
@@ -354,11 +355,82 @@ class Sweep(Stored, Shown):
         ndarray, shape (items, layers, heads)
             NaN where a head was not swept by itself.
         """
-        out = np.full((len(self.item_ids), self.n_layers, self.n_heads), np.nan)
-        layers, heads = np.array(self.heads, dtype=np.intp).reshape(-1, 2).T
         at = [k for k, site in enumerate(self.sites) if site.kind == "head"]
-        out[:, layers, heads] = self.effect(quantity)[:, at]
-        return out
+        return laid_out(self.effect(quantity)[:, at], self.heads, self.n_layers, self.n_heads)
+
+    def to_arrays(self) -> dict[str, Any]:
+        """Outcomes and effects as plain arrays, laid out as the model's heads are: for other tools.
+
+        Returns
+        -------
+        dict of str to ndarray
+            `item_ids` and `clusters`, (items,); the clean outcomes `y00` and `y11` and `te`, (items,); the
+            patched ones `y10` and `y01` and the effects that were run (`nie`, ...), (items, layers, heads),
+            NaN where a head was not swept; `outcome`, `mediator`, `tokens` and `model` as text.
+            ``numpy.savez`` takes them as they are.
+
+        Raises
+        ------
+        MediationError
+            If other sites than heads were swept, or sets, or a knockout: they have no place by layer and
+            head, or no two prompts.
+
+        Examples
+        --------
+        >>> e = Sweep(y00=[-3.0], y11=[-1.0], y10=[[-1.5]], sites=((0, 1),), n_layers=1, n_heads=2,
+        ...           item_ids=("a",), clusters=("a",))
+        >>> e.to_arrays()["nie"].tolist()
+        [[[nan, 0.5]]]
+        """
+        if self.kind != "head" or not self.sites or self.y00 is None or self.y11 is None:
+            raise MediationError(
+                "only a sweep of single heads, between two prompts, is laid out by layer and head",
+                hint="head_sweep gives one; to_frame() has the others",
+            )
+        patched = {name: self._run(name, name) for name in ("y10", "y01") if getattr(self, name) is not None}
+        grids = patched | {name: self.effect(name) for name in self.quantities}
+        shape = self.heads, self.n_layers, self.n_heads
+        return {
+            "item_ids": np.array(self.item_ids),
+            "clusters": np.array(self.clusters),
+            **{name: self._run(name, name) for name in ("y00", "y11")},
+            "te": self.te,
+            **{name: laid_out(values, *shape) for name, values in grids.items()},
+            **{name: np.array(getattr(self, name)) for name in WORDS},
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> Self:
+        """Read arrays by layer and head: of a sweep, or what another tool measured.
+
+        `infer_heads` then gives another tool's numbers their intervals, and `contrast_heads` holds them
+        against a sweep of whyprompt's, item by item.
+
+        Parameters
+        ----------
+        arrays : mapping of str to array
+            As `to_arrays` gives them; tensors will do, and what ``numpy.load`` reads. Needed are `y00` and
+            `y11`, (items,), and of (items, layers, heads) at least one of `y10` or `nie`, and `y01` or
+            `pure_nie`; where both are there, the outcome counts. Items are numbered without `item_ids`, and
+            each is its own cluster without `clusters`. Anything else is left.
+
+        Returns
+        -------
+        Sweep
+
+        Raises
+        ------
+        MediationError
+            If an array is missing, has another shape, or holds what is no finite number; NaN may stand for
+            a head that no item was swept for.
+
+        Examples
+        --------
+        >>> e = Sweep.from_arrays({"y00": [-3.0], "y11": [-1.0], "y10": [[[-1.5, -1.0]]]})
+        >>> e.heads, e.nie.tolist()
+        (((0, 0), (0, 1)), [[0.5, 0.0]])
+        """
+        return cls(**fields_of(arrays))
 
     def ranked(self, quantity: str = "nie") -> tuple[Head, ...]:
         """Heads from the largest mean effect down, of a quantity by its name as in `effect`.

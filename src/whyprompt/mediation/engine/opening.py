@@ -18,6 +18,7 @@ from whyprompt.mediation.engine.packing import WORTHWHILE, Packed, plan_stretche
 from whyprompt.mediation.engine.patching import Job
 from whyprompt.mediation.engine.sites import Site
 from whyprompt.mediation.engine.support import refuse, refuse_known, refusing, tolerance
+from whyprompt.mediation.engine.wrapped import plain_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,6 +43,7 @@ def model_runtime(
     activations of a batch of patched rows. An architecture that cannot be analysed is refused by name, as are
     logits that are not finite.
     """
+    model = plain_model(model)
     model_type = str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
     module = isinstance(model, torch.nn.Module)
     if not module or not hasattr(model, "get_decoder"):
