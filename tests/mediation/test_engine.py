@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 
-from whyprompt import capture_attention, head_sweep, joint_effect, layer_sweep, set_sweep
+from whyprompt import capture_attention, head_sweep, joint_effect, layer_sweep, set_sweep, site_sweep
 from whyprompt._lean import blocks, products
 from whyprompt.errors import MediationError
 from whyprompt.mediation import PromptPair
@@ -357,6 +357,7 @@ def test_cuda_gives_the_numbers_of_the_processor(model_type):
     for run in (
         lambda m: head_sweep(m, pairs).y10,
         lambda m: head_sweep(m, pairs[:2], mediator="attention_row").y10,
+        lambda m: site_sweep(m, pairs, ["head 1", "attn", "mlp", "resid"], tokens="suffix").y01,
         lambda m: capture_attention(m, pairs).entropy,
     ):
         np.testing.assert_allclose(run(there), run(here), rtol=0, atol=ATOL)

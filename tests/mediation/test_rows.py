@@ -166,7 +166,7 @@ def test_patterns_and_outputs_at_chosen_positions_equal_eager_attention(model_ty
     for changes, match in (
         ({"positions": [9]}, "'a': position 9 is outside prompt 1, which has 9 tokens"),
         ({"positions": []}, "positions is empty"),
-        ({"heads": [(3, 0)]}, r"head \(3, 0\) is out of range"),
+        ({"heads": [(3, 0)]}, r"head 3.0 is out of range"),
         ({"arm": 2}, "arm is 2"),
     ):
         with pytest.raises(MediationError, match=match):

@@ -9,7 +9,7 @@ import torch
 from test_engine import ATOL, ATOL_OF
 from transformers import CONFIG_MAPPING
 
-from whyprompt import head_sweep, set_sweep, site_sweep
+from whyprompt import capture_attention, head_sweep, set_sweep, site_sweep
 from whyprompt._lean import products
 from whyprompt.errors import MediationError
 from whyprompt.mediation import PairOutcomes, PromptPair, Sweep
@@ -212,6 +212,12 @@ def test_heads_alone_are_as_before_whatever_is_swept_beside_them():
     assert both.heads == heads.heads
     assert set(both.ranked()) == set(heads.heads)
     assert (heads.kind, both.kind) == ("head", "site")
+    named = head_sweep(model, items(), heads=["head 1", "head 0.2", (2, 3)])
+    assert named.heads == (*((1, k) for k in range(4)), (0, 2), (2, 3))
+    np.testing.assert_allclose(named.nie[:, -1], heads.grid()[:, 2, 3], rtol=0, atol=1e-12)
+    for refused in (head_sweep, capture_attention):
+        with pytest.raises(MediationError, match="heads names 'mlp 1', which is no head"):
+            refused(model, items(), heads=["mlp 1"])
 
 
 # ---- what a model has not ----------------------------------------------------------------

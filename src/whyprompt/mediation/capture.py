@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from whyprompt._progress import Progress
     from whyprompt.mediation.engine.engine import ModelRuntime
+    from whyprompt.mediation.engine.sites import SiteLike
     from whyprompt.mediation.pairs import PromptPair, Spans
     from whyprompt.mediation.results import Head
 
@@ -151,7 +152,7 @@ def capture_attention(
     model: Any,  # noqa: ANN401  # a transformers model ships no type
     pairs: Sequence[PromptPair],
     *,
-    heads: Sequence[Head] | None = None,
+    heads: Sequence[SiteLike] | None = None,
     max_extra_bytes: int = 256 << 20,
     progress: Progress | None = None,
 ) -> AttentionCapture:
@@ -249,7 +250,7 @@ def capture_heads(
     pair: PromptPair,
     *,
     arm: Literal[0, 1] = 1,
-    heads: Sequence[Head] | None = None,
+    heads: Sequence[SiteLike] | None = None,
     positions: Sequence[int] | None = None,
 ) -> HeadCapture:
     """Attention patterns and head outputs at chosen positions, token by token; nothing else is kept.
@@ -260,7 +261,7 @@ def capture_heads(
     pair : PromptPair
     arm : {0, 1}
         Which of its prompts.
-    heads : sequence of (layer, head), optional
+    heads : sequence of (layer, head) or str, optional
         All heads by default.
     positions : sequence of int, optional
         Of the prompt with all answer tokens but the last; negative ones count from its end, so

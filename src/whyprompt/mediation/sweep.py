@@ -23,9 +23,9 @@ from whyprompt.mediation.engine.runner import (
     run_pairs,
     score_of,
 )
-from whyprompt.mediation.engine.sites import as_sites, check_sites, every_site
+from whyprompt.mediation.engine.sites import as_sites, every_site
 from whyprompt.mediation.paths import check_paths
-from whyprompt.mediation.results import PairOutcomes, Sweep, stacked
+from whyprompt.mediation.results import PairOutcomes, Sweep, heads_of, stacked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,7 +59,7 @@ def head_sweep(
     model: Any,  # noqa: ANN401  # a transformers model ships no type
     pairs: Sequence[PromptPair],
     *,
-    heads: Sequence[Head] | None = None,
+    heads: Sequence[SiteLike] | None = None,
     mediator: Mediator = "head_output",
     tokens: Tokens = "answer",
     directions: Sequence[Direction] = get_args(Direction),
@@ -79,8 +79,8 @@ def head_sweep(
         A causal language model whose attention goes through ``AttentionInterface``.
     pairs : sequence of PromptPair
         One an item.
-    heads : sequence of (layer, head), optional
-        All heads by default.
+    heads : sequence of (layer, head) or str, optional
+        All heads by default; "head 14.1" names one, "head 14" all of a layer.
     mediator : {"head_output", "attention_row", "path", "direct_path"}
         What a head mediates with: its output z at the answer positions, or its attention row
         there; the last two are of paths, see `set_sweep`. Attention rows have the longer prompt as
@@ -126,11 +126,11 @@ def head_sweep(
     >>> sweep = head_sweep(model, pairs)  # doctest: +SKIP
     >>> sweep.grid("nie").mean(0)  # doctest: +SKIP
     """
-    if heads is not None and not len(heads):
-        raise MediationError("heads is empty", hint="leave it out for all heads")
     options: dict[str, Any] = {"mediator": mediator, "directions": directions, "outcome": outcome}
     with open_runner(model, pairs, max_extra_bytes=max_extra_bytes, tokens=tokens, **options) as runner:
-        return sweep_rows(runner, pairs, heads, progress, on_pair, done)
+        runtime = runner.runtime
+        chosen = check_heads(heads, runtime.n_layers, runtime.n_heads)
+        return sweep_rows(runner, pairs, as_sites(chosen), progress, on_pair, done)
 
 
 def site_sweep(
@@ -415,7 +415,7 @@ def knockout_sweep(
     segment: str,
     *,
     arm: Literal[0, 1] = 1,
-    heads: Sequence[Head] | None = None,
+    heads: Sequence[SiteLike] | None = None,
     outcome: Literal["log_prob", "prob"] = "log_prob",
     max_extra_bytes: int = _MAX_EXTRA_BYTES,
     progress: Progress | None = None,
@@ -553,17 +553,16 @@ def open_runtime(model: Any, pairs: Sequence[PromptPair], max_extra_bytes: int) 
     return model_runtime(model, check=(ids, answer), item=item, max_extra_bytes=max_extra_bytes)
 
 
-def check_heads(heads: Sequence[Head] | None, n_layers: int, n_heads: int) -> list[Head]:
-    """Fill in all heads, or check the chosen ones against the model."""
-    if heads is None:
-        return [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
-    out = [(int(layer), int(head)) for layer, head in heads]
-    if not out:
+def check_heads(heads: Sequence[SiteLike] | None, n_layers: int, n_heads: int) -> list[Head]:
+    """Fill in all heads, or check the chosen ones against the model; their names will do."""
+    if heads is not None and not len(heads):
         raise MediationError("heads is empty", hint="leave it out for all heads")
-    check_sites(as_sites(out), n_layers, lambda *_: n_heads)
-    if len(set(out)) != len(out):
-        raise MediationError("heads names a head twice")
-    return out
+    sites = every_site(["head"] if heads is None else heads, n_layers, lambda *_: n_heads)
+    if other := next((site for site in sites if site.kind != "head"), None):
+        raise MediationError(
+            f"heads names {str(other)!r}, which is no head", hint="site_sweep sets other sites"
+        )
+    return [*heads_of(sites)]
 
 
 def _directions(directions: Sequence[str]) -> frozenset[str]:

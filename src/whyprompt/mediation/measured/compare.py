@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from whyprompt.mediation.capture import AttentionCapture
+    from whyprompt.mediation.engine.sites import SiteLike
     from whyprompt.mediation.results import Head, Sweep
     from whyprompt.results import Estimate
 
@@ -115,7 +116,7 @@ def compare_mediation(
     segment: str,
     *,
     quantity: Literal["nie", "pure_nie"] = "nie",
-    heads: Sequence[Head] | None = None,
+    heads: Sequence[SiteLike] | None = None,
     confounders: ArrayLike | None = None,
     draws: int = 1000,
     level: float = 0.95,
@@ -149,7 +150,7 @@ def compare_mediation(
     quantity : {"nie", "pure_nie"}
         `nie` goes with the ACME of the treated arm, `pure_nie` with that of the control arm,
         which needs a segment that prompt 0 has.
-    heads : sequence of (layer, head), optional
+    heads : sequence of (layer, head) or str, optional
         All heads in both by default.
     confounders : array-like, shape (items, columns), optional
         Facts of the items known before the prompt, in the sweep's order of items, adjusted for
@@ -270,7 +271,7 @@ def _acme(mass: Array, y: Array, confounders: Array, own: int, weights: Array) -
 
 
 def _heads(
-    sweep: Sweep, capture: AttentionCapture, heads: Sequence[Head] | None
+    sweep: Sweep, capture: AttentionCapture, heads: Sequence[SiteLike] | None
 ) -> tuple[tuple[Head, ...], list[int], list[int]]:
     places = [{h: i for i, h in enumerate(sites)} for sites in (sweep.sites, as_sites(capture.heads))]
     chosen = tuple(site for site in sweep.sites if site in places[1]) if heads is None else as_sites(heads)
