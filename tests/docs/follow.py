@@ -37,7 +37,7 @@ NOT_DONE = {
     ".venv-crosscheck/bin/python": "`make crosscheck` makes it",
     "export WHYPROMPT_CROSSCHECK_PYTHON": "`make crosscheck` makes it",
     "--check cross-check": "DoWhy and CausalML live in an environment of their own: `make crosscheck`",
-    "studies/endpoint.yaml": "it asks a server; tests/endpoints has one",
+    "studies/endpoint.yaml": "it asks a server: tests/endpoints/test_commands.py has one",
     "--gpus-per-worker": "it needs a cluster",
     "ray://": "it needs a cluster",
     "--workers": "it starts processes; tests/workers does",

@@ -109,6 +109,18 @@ def test_a_batch_gives_what_single_requests_give(provider, plan, tmp_path):
 
 
 @pytest.mark.usefixtures("known")
+@pytest.mark.parametrize(("most", "value", "count"), [("_MOST_REQUESTS", 3, 3), ("_MOST_BYTES", 800, 4)])
+def test_more_than_a_batch_takes_is_several(provider, plan, tmp_path, monkeypatch, most, value, count):
+    monkeypatch.setattr(f"whyprompt.trials.endpoints.batch.{most}", value)
+    one = provider()
+    assert run_study(plan(one.server.url, n=4, model=MODEL), tmp_path).new_trials == 8
+    assert len(one.batches) == count
+    sent = [one.files[b["input_file_id"]] for b in one.batches.values()]
+    assert sum(len(text.splitlines()) for text in sent) == 8
+    assert most != "_MOST_BYTES" or max(map(len, sent)) <= value
+
+
+@pytest.mark.usefixtures("known")
 def test_what_a_batch_leaves_out_is_asked_for_alone(provider, plan, tmp_path):
     one = provider(odd=lambda row: "What is 1 plus" in json.dumps(row))
     study = plan(one.server.url, n=3, model=MODEL)

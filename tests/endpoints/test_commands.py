@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import yaml
 from fakeserver import FakeServer, toy_routes
+
+STUDIES = Path(__file__).parents[2] / "studies"
 
 
 @pytest.fixture
@@ -57,6 +61,22 @@ def test_nothing_there_is_one_message(run, study, verb):
     assert (code, out) == (2, "")
     assert "http://127.0.0.1:9/v1/models cannot be reached" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_the_study_that_asks_an_endpoint_runs_as_it_stands(run, server, tmp_path):
+    """But for the port, and for fewer items."""
+    text = (STUDIES / "endpoint.yaml").read_text(encoding="utf-8")
+    assert text.count("http://127.0.0.1:8080/v1") == 1
+    few = re.sub(r"size: \d+", "size: 4", text.replace("http://127.0.0.1:8080", server))
+    path = tmp_path / "endpoint.yaml"
+    path.write_text(few, encoding="utf-8")
+    code, out, _ = run("run", path, "--dry-run")
+    assert (code, "At most 48 requests, " in out) == (0, True)
+    code, out, err = run("run", path, "--out", tmp_path / "runs")
+    assert (code, "48 new" in out) == (0, True), err
+    code, out, _ = run("effect", path, "--out", tmp_path / "runs")
+    assert (code, "12 items run under both arms" in out) == (0, True)
 
 
 def test_a_budget_that_is_used_up_is_no_mistake_of_the_study(run, study, toy, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import sqlite3
 import time
@@ -332,6 +333,19 @@ def test_arms_of_an_item_are_sent_together_in_an_order_by_lot(proxy, plan, tmp_p
     first = ["Please" in t for t in texts[::2]]
     assert 0 < sum(first) < 8
     assert all({"temperature", "top_p", "seed", "max_tokens"} <= set(b) for b in link.bodies)
+
+
+def test_what_is_spent_and_what_time_is_left_is_shown_meanwhile(proxy, plan, tmp_path, monkeypatch):
+    monkeypatch.setattr("whyprompt.trials.endpoints.run._SHOWN_EVERY_S", 0.0)
+    study = plan(proxy().url, n=3, model={"price": {"input": 0, "output": 0.5, "per": 1, "currency": "EUR"}})
+    seen = []
+    run_study(study, tmp_path, progress=lambda *said: seen.append(said))
+    asked = [(done, text) for done, total, text in seen if text.startswith("asking, ") and total == 6]
+    assert [done for done, _ in asked] == [1, 2, 3, 4, 5, 6]
+    # Two tokens each, half a Euro a token.
+    spent = [float(re.fullmatch(r"asking, (\S+) EUR, \d+ tokens spent, \d+ s left", t)[1]) for _, t in asked]
+    assert spent == sorted(spent)
+    assert spent[-1] == 6
 
 
 def test_a_changed_scorer_costs_nothing(proxy, plan, tmp_path):

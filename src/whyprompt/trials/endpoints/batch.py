@@ -16,13 +16,13 @@ from whyprompt.trials.endpoints.wire import Reply, dict_of
 from whyprompt.trials.result import now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from whyprompt.trials.endpoints.client import Client
     from whyprompt.trials.endpoints.wire import Request
 
-# Of a batch, as its provider documents it.
-_MOST_REQUESTS = 50_000
+# Of a batch, as its provider documents it: requests, and bytes of their file.
+_MOST_REQUESTS, _MOST_BYTES = 50_000, 200_000_000
 _POLL_S, _LONGEST_POLL_S = 5.0, 300.0
 _OVER = {"completed", "expired", "cancelled", "failed"}
 
@@ -74,35 +74,47 @@ async def send_batches(client: Client, requests: Sequence[Request], told: Callab
             hint="raise model.budget and run again: it goes on",
         )
     for path in dict.fromkeys(r.path for r in fresh):
-        same = [r for r in fresh if r.path == path]
-        for start in range(0, len(same), _MOST_REQUESTS):
-            part = same[start : start + _MOST_REQUESTS]
-            waiting.append((await _submit(client, path, part), [r.hash for r in part]))
+        for part in _files([r for r in fresh if r.path == path]):
+            batch = await _submit(client, path, part)
+            waiting.append((batch, list(part)))
     for batch, _ in waiting:
         await _collect(client, batch, by_hash, told)
     client.purse.recount(client.ledger.spent())
 
 
-async def _submit(client: Client, path: str, requests: Sequence[Request]) -> str:
-    lines = [
-        json.dumps({"custom_id": r.hash, "method": "POST", "url": f"/v1/{path}", "body": dict(r.body)})
-        for r in requests
-    ]
+def _files(requests: Sequence[Request]) -> Iterator[dict[str, tuple[Request, bytes]]]:
+    """Give requests with their lines, by hash, as many at a time as a batch takes."""
+    part: dict[str, tuple[Request, bytes]] = {}
+    size = 0
+    for r in requests:
+        said = {"custom_id": r.hash, "method": "POST", "url": f"/v1/{r.path}", "body": dict(r.body)}
+        line = json.dumps(said).encode() + b"\n"
+        if part and (len(part) == _MOST_REQUESTS or size + len(line) > _MOST_BYTES):
+            yield part
+            part, size = {}, 0
+        part[r.hash] = r, line
+        size += len(line)
+    if part:
+        yield part
+
+
+async def _submit(client: Client, path: str, requests: dict[str, tuple[Request, bytes]]) -> str:
+    text = b"".join(line for _, line in requests.values())
     file = await client.call(
         "POST",
         "files",
         data={"purpose": "batch"},
-        files={"file": ("requests.jsonl", "\n".join(lines).encode(), "application/jsonl")},
+        files={"file": ("requests.jsonl", text, "application/jsonl")},
     )
     named = _id(file, "files")
     # Written down before: what may have been begun is never begun again in silence.
-    for request in requests:
+    for request, _ in requests.values():
         money, tokens = client.purse.most(request)
         n = client.ledger.attempts(request.hash) + 1
         client.ledger.begin(request.hash, n, now(), cost=money, tokens=tokens)
     body = {"input_file_id": named, "endpoint": f"/v1/{path}", "completion_window": "24h"}
     batch = _id(await client.call("POST", "batches", json=body), "batches")
-    client.ledger.add_batch(batch, [r.hash for r in requests])
+    client.ledger.add_batch(batch, list(requests))
     client.sent += len(requests)
     return batch
 
