@@ -7,8 +7,8 @@ machine disturbs less than the time on the clock, of the trials alone: the model
 turns, and the least of several rounds is shown.
 
 Then the processor seconds that the units took are dealt to 64 workers by the queue that deals them in a run,
-as they are, put together as a larger study has them, and cut into units of other sizes. At last, tables
-beyond memory (`scale_tables.py`).
+as they are, put together as a larger study has them, in the parts that 64 workers are given, and cut into
+units of other sizes. At last, tables beyond memory (`scale_tables.py`).
 
     python benchmarks/scale.py                       # all of it, on 608 trials
     python benchmarks/scale.py --items 8 --rounds 1 --only inline processes
@@ -29,20 +29,28 @@ import subprocess
 import sys
 import tempfile
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise, product
 from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from unittest.mock import patch
 
 import whyprompt as wp
 from whyprompt._workers import place
 from whyprompt._workers.queue import Queue
 from whyprompt.trials import plan as planning
+from whyprompt.trials import run as running
+from whyprompt.trials.models.load import load_model
+from whyprompt.trials.models.parts import parts_are_exact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
+
+    from whyprompt.study import ModelSettings
+    from whyprompt.trials.models.local import LocalModel
 
 WAYS = ("inline", "processes", "ray", "node", "units", "tables")
 
@@ -226,6 +234,28 @@ def larger(alone: Run, trials: Sequence[int]) -> None:
         print(f"  {many:6} trials in {len(merged)} units: busy {busy}", flush=True)
 
 
+def parted(items: int, whole: Run) -> None:
+    """Print what the parts cost that 64 workers are given, and how long they would take with them."""
+
+    def opened(settings: ModelSettings) -> LocalModel:
+        lm = load_model(**settings.model_dump())
+        return replace(lm, parts=parts_are_exact(lm))
+
+    # One process does what each of the 64 would be given.
+    with patch.object(running, "open_model", opened), patch.object(running, "crew_size", lambda: 64):
+        run = measured(nullcontext(), items)
+    busy, before = replayed(run.units, 64), replayed(whole.units, 64)
+    print(
+        f"in {len(run.units)} parts of units, as 64 workers have them: digest {run.digest},"
+        f" {1000 * run.seconds / run.trials:.2f} ms of processor a trial; 64 workers busy {busy:.0%},"
+        f" done after {sum(s for s, _ in run.units) / busy / 64:.2f} s,"
+        f" with whole units after {sum(s for s, _ in whole.units) / before / 64:.2f} s",
+        flush=True,
+    )
+    if run.digest != whole.digest:
+        raise SystemExit("the digests differ")
+
+
 def smaller(items: int) -> None:
     """Print what units of other sizes cost, and how long 64 workers would take with them."""
     print("the same study in units of other sizes, by one process, and as 64 workers would do it:")
@@ -258,6 +288,7 @@ def main() -> None:
         raise SystemExit("the digests differ")
     if "one process" in best:
         larger(best["one process"], args.trials)
+        parted(args.items, best["one process"])
     if "units" in args.only:
         smaller(args.items)
     if "tables" in args.only:

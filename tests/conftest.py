@@ -66,17 +66,22 @@ def make_tokenizer(*, chat: bool = True):
     return wrapped
 
 
-def make_tiny_model(folder: Path, *, context: int = 512, chat: bool = True, seed: int = 0) -> Path:
-    """Save a random two-layer Llama with a byte-level tokenizer trained on a few words."""
+def make_tiny_model(
+    folder: Path, *, context: int = 512, chat: bool = True, seed: int = 0, even: bool = False
+) -> Path:
+    """Save a random two-layer Llama with a byte-level tokenizer trained on a few words.
+
+    An even one has widths that are multiples of 32, as large models have.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     wrapped = make_tokenizer(chat=chat)
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(wrapped),
-        hidden_size=32,
-        intermediate_size=48,
+        vocab_size=-(-len(wrapped) // 64) * 64 if even else len(wrapped),
+        hidden_size=64 if even else 32,
+        intermediate_size=128 if even else 48,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,

@@ -82,7 +82,7 @@ def test_a_layer_with_a_mask_of_its_own_is_left_alone():
     mask = torch.zeros(1, 1, 8, 8)
     q = k = v = torch.randn(1, 2, 8, 4)
     own = torch.full((1, 1, 8, 8), torch.finfo(torch.float32).min).triu(1)
-    token = blocks._plan.set((mask, blocks.plan_blocks(mask, queries=4)))
+    token = blocks._plan.set(blocks._Plan(mask, blocks.plan_blocks(mask, queries=4)))
     try:
         found, _ = blocks._attention(torch.nn.Module(), q, k, v, own)
     finally:

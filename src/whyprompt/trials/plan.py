@@ -73,7 +73,8 @@ class TrialPlan:
 
     A unit is what is computed together and written in one transaction: packs whose members are indices into
     `trials`. Units depend on the study alone, never on what is in a store, so an interrupted run computes the
-    same numbers as an undisturbed one.
+    same numbers as an undisturbed one. Workers may be given parts of it, which give what it gives
+    (:mod:`whyprompt.trials.models.parts`).
     """
 
     study: Study

@@ -26,6 +26,7 @@ from whyprompt.trials.items.load import items_of
 from whyprompt.trials.manifest import local_facts, save_manifest, seed_everything
 from whyprompt.trials.models.load import load_codec, load_model, usable_device
 from whyprompt.trials.models.local import Encoded
+from whyprompt.trials.models.parts import can_be_parted, cut
 from whyprompt.trials.models.remote import loaded, open_model, sent
 from whyprompt.trials.models.scoring import RootCache, plan_scoring, score, score_pack
 from whyprompt.trials.outcomes.score import any_reads, score_outcomes
@@ -180,11 +181,11 @@ def _measure_items(store: TrialStore, plan: TrialPlan, lm: LocalModel, progress:
         # The first token has nothing before it where the tokenizer sets no beginning: it is not scored.
         requests = [Encoded(i[:1], i[1:]) for i in ids]
     packs = plan_scoring(lm, requests)
-    waiting = [
-        (pack.members, pack, {n: requests[n] for n in pack.members})
-        for pack in packs
-        if not all(items[n].item_id in done for n in pack.members)
-    ]
+    left = [pack for pack in packs if not all(items[n].item_id in done for n in pack.members)]
+    if lm.parts:
+        able = [can_be_parted(requests, pack) for pack in left]
+        left = [pack for _, pack in cut(left, [pack.root for pack in left], able, crew_size())]
+    waiting = [(pack.members, pack, {n: requests[n] for n in pack.members}) for pack in left]
     count = len(done)
     progress(count, len(items), "measuring the items")
     if not packs:
@@ -258,6 +259,8 @@ def _run_units(
             for arm in arms
             for unit in waiting[arm]
         ]
+        if lm.parts and not _written(plan):
+            units = _cut(units, done)
         if units:
             progress(count, len(plan.trials), f"arm {arms[0]}")
         # A unit that is done again is given what was written of it. A trial that is there needs no more.
@@ -285,6 +288,32 @@ def _run_units(
     return new
 
 
+def _written(plan: TrialPlan) -> bool:
+    """Say whether trials are more than scores of packs: a unit of those is done as it is."""
+    outcomes = plan.study.outcomes
+    own = any(o.call is not None for o in outcomes)
+    chains = any(t.encoded is None for t in plan.trials)
+    return own or chains or any(any_reads(outcomes, what) for what in ("completion", "choices"))
+
+
+def _cut(units: Sequence[_Unit], done: set[Key]) -> list[_Unit]:
+    """Cut units into parts where more workers are than units, or wait for the last ones."""
+    able, packs = [], [unit[1][0] for unit in units]
+    for _, (pack,), trials, _ in units:
+        encoded = {n: t.encoded for n, t in trials.items() if t.encoded is not None}
+        able.append(can_be_parted(encoded, pack))
+    parts = cut(packs, [_alike(unit) for unit in units], able, crew_size())
+    made = [
+        (units[n][0], (pack,), {i: units[n][2][i] for i in pack.members}, units[n][3]) for n, pack in parts
+    ]
+    return [unit for unit in made if not all(t.key in done for t in unit[2].values())]
+
+
+def _alike(unit: _Unit) -> tuple[str, tuple[int, ...]]:
+    # What prompts share at their beginning is computed once by the worker that has them.
+    return _arm_of(unit), unit[1][0].root
+
+
 def _arm_of(unit: _Unit) -> str:
     return next(iter(unit[2].values())).arm
 
@@ -295,9 +324,8 @@ def _computed(
     return map_units(
         _Units(replace(plan, trials=(), units=()), _settings(plan), sent(lm)),
         units,
-        cost=[float(sum(len(pack.tokens) for pack in unit[1])) for unit in units],
-        # What prompts share at their beginning is computed once by the worker that has them.
-        alike=[(_arm_of(unit), unit[1][0].root) for unit in units],
+        cost=[float(sum(pack.cost for pack in unit[1])) for unit in units],
+        alike=[_alike(unit) for unit in units],
         heard=keep,
     )
 

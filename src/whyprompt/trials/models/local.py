@@ -178,6 +178,8 @@ class LocalModel:
         Whether the model computes packed tries exactly; else batches are padded and prefixes computed anew.
     blocks : bool
         Whether it does so too with its attention in blocks (:mod:`whyprompt.trials.models.blocks`).
+    parts : bool
+        Whether a part of a pack gives the digits of the whole, where that was asked for.
     onednn : bool or None
         Whether float32 products on a CPU go by oneDNN, as measured at loading; None elsewhere.
     device_name : str or None
@@ -194,6 +196,7 @@ class LocalModel:
     dtype: torch.dtype
     packs: bool
     blocks: bool = True
+    parts: bool = False
     onednn: bool | None = None
     device_name: str | None = None
     notes: tuple[str, ...] = ()

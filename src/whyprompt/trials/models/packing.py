@@ -11,7 +11,8 @@ Prompts of one arm begin alike. Sorted, they form a trie of tokens in which ever
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +33,26 @@ class Pack:
     depth: NDArray[np.int64]  # each token's position in its sequence
     parent: NDArray[np.int64]  # each token's predecessor in `tokens`; -1 after the root
     paths: tuple[NDArray[np.int64], ...]  # for each member, its tokens in `tokens`
+    computed: NDArray[np.int64] | None = None  # of a part of a pack, those of `tokens` that its members have
+
+    @property
+    def cost(self) -> int:
+        """What it takes to compute it, in tokens: its own, and the call."""
+        return _CALL + len(self.tokens if self.computed is None else self.computed)
+
+    def in_parts(self, count: int) -> list[Pack]:
+        """Give it in so many parts at most: packs of some members each, that keep the layout of the whole."""
+        edges = [len(self.members) * k // count for k in range(count + 1)]
+        return [
+            replace(
+                self,
+                members=self.members[start:stop],
+                paths=self.paths[start:stop],
+                computed=np.unique(np.concatenate(self.paths[start:stop])),
+            )
+            for start, stop in pairwise(edges)
+            if start < stop
+        ]
 
     def ancestors(self) -> NDArray[np.bool_]:
         """Give the ancestor-or-self matrix: row ``i`` is true where token ``i`` may look."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from whyprompt._workers.place import crew_size, map_units
 from whyprompt.trials.models.load import load_again, load_codec, load_model
+from whyprompt.trials.models.parts import MANY_WORKERS, parts_are_exact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,10 +25,12 @@ class _Measuring:
     """The work of loading a model for the first time: what it gives is what was found of it."""
 
     settings: ModelSettings
+    many: bool  # of the workers
 
     @contextmanager
     def opened(self) -> Iterator[Callable[[Any], LocalModel]]:
-        _held[:] = [load_model(**self.settings.model_dump())]
+        lm = load_model(**self.settings.model_dump())
+        _held[:] = [replace(lm, parts=self.many and parts_are_exact(lm))]
         yield lambda _: _held[0].described()
 
 
@@ -39,7 +42,7 @@ def open_model(settings: ModelSettings) -> LocalModel:
     if not crew_size():
         return load_model(**settings.model_dump())
     found: LocalModel
-    [(_, found)] = map_units(_Measuring(settings), [None])
+    [(_, found)] = map_units(_Measuring(settings, crew_size() >= MANY_WORKERS), [None])
     return replace(found, codec=load_codec(settings.name, revision=settings.revision))
 
 

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.trials.models.local import LocalModel
+
+# Products of fewer rows go by a routine of their own, which rounds otherwise.
+LEAST_ROWS = 4
 
 Requests = Sequence[Encoded] | Mapping[int, Encoded]
 
@@ -174,27 +178,43 @@ def logits_at(lm: LocalModel, rows: NDArray[np.int64], **inputs: Any) -> tuple[t
     return output.logits[:, keep].float(), output
 
 
+def wanted_nodes(requests: Requests, pack: Pack) -> list[NDArray[np.int64]]:
+    """Give the tokens of the trie after which something is scored, for each member."""
+    return [pack.paths[m][len(requests[i].ids) - 1 - len(pack.root) :] for m, i in enumerate(pack.members)]
+
+
 def _packed(
     lm: LocalModel, requests: Requests, pack: Pack, cache: RootCache
 ) -> tuple[list[NDArray[np.int64]], torch.Tensor]:
-    """Run the trie as one row whose mask lets a token see the root and its ancestors."""
+    """Run the trie as one row whose mask lets a token see the root and its ancestors.
+
+    Of a part of a pack its own tokens are computed, and their attention in the layout of the whole: what they
+    give is what the whole gives, digit for digit, where a product's rows do not depend on how many there are.
+    """
     import torch
 
-    from whyprompt.trials.models.blocks import in_blocks
+    from whyprompt.trials.models.blocks import in_blocks, in_layout
 
-    nodes = [pack.paths[m][len(requests[i].ids) - 1 - len(pack.root) :] for m, i in enumerate(pack.members)]
+    nodes = wanted_nodes(requests, pack)
     rows = np.unique(np.concatenate(nodes))
     n, root = len(pack.tokens), len(pack.root)
+    at = pack.computed
+    if at is None:
+        at, within = np.arange(n), in_blocks
+    else:
+        # Products of fewer rows go by another routine.
+        rows = np.union1d(rows, np.setdiff1d(at, rows)[: max(0, LEAST_ROWS - len(rows))])
+        within = partial(in_layout, at=at)
     mask = torch.zeros(1, 1, n, root + n, dtype=lm.dtype)
     mask[0, 0, :, root:].masked_fill_(~torch.from_numpy(pack.ancestors()), torch.finfo(lm.dtype).min)
     mask = mask.to(lm.device)
     held = cache.fresh(lm, pack.root)
-    with in_blocks(lm.model, mask) if lm.blocks else nullcontext():
+    with within(lm.model, mask) if lm.blocks else nullcontext():
         logits, _ = logits_at(
             lm,
-            rows,
-            input_ids=torch.from_numpy(pack.tokens)[None].to(lm.device),
-            position_ids=torch.from_numpy(pack.depth)[None].to(lm.device),
+            np.searchsorted(at, rows),
+            input_ids=torch.from_numpy(pack.tokens[at])[None].to(lm.device),
+            position_ids=torch.from_numpy(pack.depth[at])[None].to(lm.device),
             attention_mask=mask,
             use_cache=True,
             **{cache_argument(lm.model): held},
