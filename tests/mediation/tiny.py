@@ -226,7 +226,28 @@ def block(model, kind, layer):
 
 
 def hook_loop(model, base, source, answer, site_sets, window=None):
-    """Log-probability of the answer after `base`, with each set's sites taken from `source`.
+    """Log-probability of the answer after `base`, with each set's sites taken from `source`."""
+    gold = torch.tensor(answer)[:, None]
+    return [
+        float(torch.log_softmax(logits, -1).gather(-1, gold).sum())
+        for logits in hook_logits(model, base, source, answer, site_sets, window)
+    ]
+
+
+def hook_text(model, base, source, sites, most, end):
+    """Greedy text after `base`, the whole of it computed anew at every step with hooks on the modules.
+
+    From the prompt's last token on, sites are set to what they give after `source` with the same text.
+    """
+    written = []
+    while len(written) < most and (not written or written[-1] != end):
+        logits = hook_logits(model, base, source, [*written, 0], [sites])[0]
+        written.append(int(logits[-1].argmax()))
+    return tuple(written)
+
+
+def hook_logits(model, base, source, answer, site_sets, window=None):
+    """Logits before each answer token after `base`, with each set's sites taken from `source`.
 
     One full forward for each set, by hooks on the modules. `window` is how many last tokens of the prompt
     and the answer are set: the answer positions by default.
@@ -252,7 +273,7 @@ def hook_loop(model, base, source, answer, site_sets, window=None):
         finally:
             for h in handles:
                 h.remove()
-        return float(torch.log_softmax(logits, -1).gather(-1, torch.tensor(answer)[:, None]).sum())
+        return logits
 
     places = {site[:2] for sites in site_sets for site in as_sites(sites)}
     kept = {}

@@ -342,17 +342,18 @@ def _infer(
         else None,
     )
     end = _SUFFIX if sweep.tokens == "suffix" else ""
-    return replace(out, sentence=_sentence(out, len(x), sweep.kind) + end)
+    return replace(out, sentence=_sentence(out, len(x), sweep) + end)
 
 
-def _sentence(r: HeadInference, n: int, kind: str) -> str:
+def _sentence(r: HeadInference, n: int, sweep: Sweep) -> str:
     name = _NAMES[r.quantity]
-    what, m, te = KIND_WORDS[kind], len(r.parts), cast("Estimate", r.overall)
+    what, m, te = KIND_WORDS[sweep.kind], len(r.parts), cast("Estimate", r.overall)
+    on = f" on {sweep.scale}" if sweep.outcome else ""
     unit = "items" if n == r.n_clusters else f"items in {r.n_clusters} clusters"
     strong = int((column(r.parts, "p_adjusted") < r.alpha).sum())
     loose = int((r.q_value < r.alpha).sum())
     text = (
-        f"Over {n} {unit} the total effect is {te.estimate:.3g} "
+        f"Over {n} {unit} the total effect{on} is {te.estimate:.3g} "
         f"({interval_words(*te.ends, percent(r.level))}). "
         f"{_largest(r, what, name)}"
         f"{strong or 'None'} of them can be told from zero with the familywise error held at {r.alpha:g}, "
@@ -366,7 +367,7 @@ def _sentence(r: HeadInference, n: int, kind: str) -> str:
     if floor * m >= r.alpha:
         text += f"; a single {what} among {m} then cannot be told from zero at {r.alpha:g}"
         text += ", and absence of a mark is no evidence"
-    return f"{text}. {_ENDS.get(kind, _ENDS['site'])}"
+    return f"{text}. {_ENDS.get(sweep.kind, _ENDS['site'])}"
 
 
 def _largest(r: HeadInference, what: str, name: str) -> str:

@@ -381,7 +381,7 @@ def _sentence(r: Result, sweep: Sweep, kept: Mapping[str, Sequence[Estimate]], a
     )
     chosen = [path_words((head,)) for head in heads_of(sweep.sets[_JOINT])]
     text = (
-        f"Over {n} {unit} the total effect is {total.estimate:.3g} "
+        f"Over {n} {unit} the total effect on {sweep.scale} is {total.estimate:.3g} "
         f"({interval_words(*total.ends, percent(r.level))}). {counted(len(chosen), 'head')} "
         f"({', '.join(chosen)}; layer.head) together have {each}."
     )

@@ -32,6 +32,7 @@ from whyprompt._words import counted, format_number
 from whyprompt.errors import MediationError
 from whyprompt.mediation.engine.sites import as_sites
 from whyprompt.mediation.exchange import WORDS, fields_of, laid_out
+from whyprompt.mediation.scales import scale_words
 from whyprompt.results import Estimate
 
 if TYPE_CHECKING:
@@ -262,12 +263,20 @@ class Sweep(Stored, Shown):
         return heads_of(self.sites)
 
     @property
+    def scale(self) -> str:
+        """What the effects are on, in words, and their unit: nats, or risk differences."""
+        runs = (getattr(self, name) for name in (*_CLEAN, *_PATCHED))
+        return scale_words(self.outcome, [y for y in runs if y is not None])
+
+    @property
     def sentence(self) -> str:
         """What was swept, in words; `infer_heads` says what may be said of it."""
         shapes = [np.shape(x) for x in (getattr(self, n) for n in (*_PATCHED, *_CLEAN)) if x is not None]
         what = counted(math.prod(shapes[0][1:]), self.kind) if shapes else "no head"
         effects = ", ".join(self.quantities) or "no effects"
-        return f"{effects} of {what}, each of {counted(shapes[0][0] if shapes else 0, 'item')}; no intervals."
+        on = f" on {self.scale}" if self.outcome else ""
+        items = counted(shapes[0][0] if shapes else 0, "item")
+        return f"{effects} of {what}{on}, each of {items}; no intervals."
 
     def _cells(self) -> Cells:
         """Give the means over the items, the largest of the first effect first."""

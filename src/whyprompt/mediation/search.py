@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 Way = Literal["nie", "pure_nie"]
-_FEW = 8
+FEW = 8
 """Held-out sampling units below which how often an interval holds the share was not counted."""
 _WAYS: tuple[Way, ...] = ("nie", "pure_nie")
 
@@ -190,7 +190,7 @@ def find_heads(
         raise MediationError("share, max_heads and candidates are positive; held_out lies between 0 and 1")
     check_level(level)
     options = _matching(sweep, mediator, tokens, outcome, max_extra_bytes)
-    seen, unseen = _split(pairs, held_out, random_state)
+    seen, unseen = split_items(pairs, held_out, random_state)
     if sweep is None:
         sweep = head_sweep(model, seen, **options)
     score, total = _scores(sweep, seen)
@@ -217,7 +217,7 @@ def find_heads(
                 path.append(pool.pop(best))
                 curve.append(shares[:, best])
                 if progress is not None:
-                    progress(len(path), max_heads, f"{_percent(float(curve[-1].min()))} carried")
+                    progress(len(path), max_heads, f"{percent_words(float(curve[-1].min()))} carried")
     at = next((k for k, shares in enumerate(curve) if shares.min() >= share), None)
     chosen = path if at is None else path[: at + 1]
     nested = {str(k): path[: k + 1] for k in range(len(path))}
@@ -266,9 +266,10 @@ def _carried(quantity: Way, test: Sweep, n_chosen: int, level: float) -> list[Es
     ]
 
 
-def _split(
+def split_items(
     pairs: Sequence[PromptPair], held_out: float, random_state: int
 ) -> tuple[list[PromptPair], list[PromptPair]]:
+    """Draw whole clusters to search on and to score on."""
     clusters = sorted({p.cluster for p in pairs})
     n = round(len(clusters) * held_out)
     if n < 2 or len(clusters) - n < 2:
@@ -349,23 +350,24 @@ def _sentence(r: HeadSearch, test: Sweep, n_clusters: int) -> str:
     names = ", ".join(f"{layer}.{head}" for layer, head in chosen[:8]) + (", ..." if len(chosen) > 8 else "")
     shares = [part for part in r.parts if part.label == "share"]
     carried = " and ".join(
-        f"{_percent(s.estimate)} ({_share_words(s, percent(r.level))}) {_MOVED[s.by]}" for s in shares
+        f"{percent_words(s.estimate)} ({share_words(s, percent(r.level))}) {_MOVED[s.by]}" for s in shares
     )
     text = (
         f"{counted(len(chosen), 'head')} ({names}; layer.head) "
         f"{'carries' if len(chosen) == 1 else 'together carry'}, of the "
-        f"total effect of {total.estimate:.3g} on {total.n_used} held-out items, {carried}."
+        f"total effect of {total.estimate:.3g} on {test.scale}, over {total.n_used} held-out items, "
+        f"{carried}."
     )
     text += "".join(_beyond(r, share) for share in shares)
     if len(shares) == 1:
         text += f" Only this direction can be run with mediator {test.mediator!r}: the other may carry less."
     if not r.reached:
-        seen = ", ".join(f"{_SHORT[q]} {_percent(s[len(chosen) - 1])}" for q, s in r.searched.items())
-        text += f" The search stopped before {_percent(r.share)} was reached on its own items ({seen})."
+        seen = ", ".join(f"{_SHORT[q]} {percent_words(s[len(chosen) - 1])}" for q, s in r.searched.items())
+        text += f" The search stopped before {percent_words(r.share)} was reached on its own items ({seen})."
     if total.ends[0] <= 0 <= total.ends[1]:
         text += " The total effect itself is not distinguishable from zero on these items"
         text += ", so a share of it says little."
-    if n_clusters < _FEW:
+    if n_clusters < FEW:
         text += f" With {n_clusters} held-out sampling units the intervals are rough: add items."
     where = "the tokens that both prompts end with" if test.tokens == "suffix" else "the answer positions"
     return f"{text} Other sets may carry as much; heads act at {where} only."
@@ -376,20 +378,21 @@ _REST = {"nie": "NDE", "pure_nie": "total NDE"}
 _MOVED = {"nie": "when taken out of prompt 1 (NIE)", "pure_nie": "when put into prompt 0 (pure NIE)"}
 
 
-def _percent(share: float | None) -> str:
+def percent_words(share: float | None) -> str:
+    """Write a share in percent."""
     share = np.nan if share is None else share
     return f"{100 * share:.0f}%".replace("-0%", "0%") if abs(share) < 0.005 else f"{100 * share:.0f}%"
 
 
-def _share_words(share: Estimate, level: str) -> str:
+def share_words(share: Estimate, level: str) -> str:
     """Put the interval of a share into words; an end that the items do not bound is said."""
     low, high = share.ends
     if np.isinf(low) and np.isinf(high):
         return f"{level} interval: these items do not bound the share"
     if np.isinf(low) or np.isinf(high):
         end, word = (high, "upper") if np.isinf(low) else (low, "lower")
-        return f"{level} interval: {_percent(end)} is the {word} bound, and there is no other"
-    return f"{level} interval {_percent(low)} to {_percent(high)}"
+        return f"{level} interval: {percent_words(end)} is the {word} bound, and there is no other"
+    return f"{level} interval {percent_words(low)} to {percent_words(high)}"
 
 
 def _beyond(r: HeadSearch, share: Estimate) -> str:

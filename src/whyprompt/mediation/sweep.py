@@ -94,9 +94,12 @@ def head_sweep(
         only; its price is the suffix instead of the answer.
     directions : sequence of {"nie", "nde", "pure_nie", "total_nde"}
         Which effects to run. The first two need one set of patched runs, the last two another.
-    outcome : {"log_prob", "prob", "margin"}
-        Log-probability of the whole gold answer, its probability, or its log-probability less
-        the foil's (each teacher-forced).
+    outcome : {"log_prob", "prob", "margin", "first_token"}
+        Log-probability of the whole gold answer; its probability; its log-probability less the foil's (each
+        teacher-forced; of one token each, a difference of two logits of one run); or 1 where the answer's
+        first token is strictly the most probable, and 0 where it is not. Effects on the probability, and on
+        what is 0 or 1, are risk differences, the others are in nats: `Sweep.scale`. What the model writes as
+        a whole: `generation_sweep`.
     max_extra_bytes : int
         Budget for the activations of patched rows; rows are chunked to it.
     progress : callable, optional
@@ -273,7 +276,7 @@ def open_runner(
 
             first = pairs[0]
             check_freezing(runtime, runtime.clean(first.ids1, first.answer_ids), first.item_id)
-        yield Runner(runtime, (), mediator, _directions(directions), outcome, cache, tokens)
+        yield Runner(runtime, (), mediator, check_directions(directions), outcome, cache, tokens)
 
 
 def sweep_rows(
@@ -286,30 +289,26 @@ def sweep_rows(
 ) -> Sweep:
     """Sweep named sets of sites, or single sites, on a model that is open already; all heads by default."""
     runtime = runner.runtime
-    sets: dict[str, tuple[Site, ...]] = {}
     paths: dict[str, tuple[Path, ...]] = {}
-    sites: tuple[Site, ...] = ()
-    if isinstance(rows, dict):
+    if runner.mediator not in PATHS:
+        sites, sets = read_rows(runtime, rows)
+    elif isinstance(rows, dict):
+        sites, sets = (), {}
         for name, own in rows.items():
             if not own:
                 raise MediationError(f"the set {name!r} holds no sites")
-            if runner.mediator in PATHS:
-                paths[name] = check_paths(own, name, runtime.n_layers, runtime.width)
-                sets[name] = as_sites(dict.fromkeys(head for path in paths[name] for head in path))
-            else:
-                sets[name] = every_site(cast("Sequence[SiteLike]", own), runtime.n_layers, runtime.width)
-    elif runner.mediator in PATHS:
+            paths[name] = check_paths(own, name, runtime.n_layers, runtime.width)
+            sets[name] = as_sites(dict.fromkeys(head for path in paths[name] for head in path))
+    else:
         raise MediationError(
             f"mediator={runner.mediator!r} is of what heads pass on to each other, and one head has no path",
             hint="name the paths: set_sweep(model, pairs, {'name': [(0, 1), (2, 3)]}, mediator='path')",
         )
-    else:
-        sites = every_site(["head"] if rows is None else rows, runtime.n_layers, runtime.width)
     runner = replace(runner, rows=[*paths.values()] or [*sets.values()] or [(site,) for site in sites])
 
     def run(packs: list[list[PromptPair]]) -> Iterator[tuple[int, list[PairOutcomes]]]:
         if not goes_apart():
-            return _here(runner.run, packs)
+            return here(runner.run, packs)
         # A search comes back to its pairs: to the worker that has their clean runs.
         alike = [pack[0].item_id for pack in packs]
         units = [(runner.rows, pack) for pack in packs]
@@ -332,13 +331,28 @@ def sweep_rows(
         sites=sites,
         sets=sets,
         paths=paths,
-        **_found(runtime, found),
+        **found_of(runtime, found),
     )
 
 
-def _here(
+def read_rows(
+    runtime: ModelRuntime, rows: Sets | Sequence[SiteLike] | None
+) -> tuple[tuple[Site, ...], dict[str, tuple[Site, ...]]]:
+    """Read single sites, or named sets of them, checked against the model; all heads by default."""
+    if not isinstance(rows, dict):
+        return every_site(["head"] if rows is None else rows, runtime.n_layers, runtime.width), {}
+    sets: dict[str, tuple[Site, ...]] = {}
+    for name, own in rows.items():
+        if not own:
+            raise MediationError(f"the set {name!r} holds no sites")
+        sets[name] = every_site(cast("Sequence[SiteLike]", own), runtime.n_layers, runtime.width)
+    return (), sets
+
+
+def here(
     run: Callable[[Sequence[PromptPair]], Iterator[PairOutcomes]], packs: list[list[PromptPair]]
 ) -> Iterator[tuple[int, list[PairOutcomes]]]:
+    """Run packs one after the other in this process."""
     for number, pack in enumerate(packs):
         yield number, list(run(pack))
 
@@ -498,14 +512,14 @@ def knockout_sweep(
         rows = run_pairs(
             runtime,
             pairs,
-            partial(_here, run),
+            partial(here, run),
             fitting,
             kept=lambda p: runtime.token_bytes * len(p.ids1 if arm else p.ids0),
             progress=progress,
             on_pair=on_pair,
             done=done,
         )
-        found = _found(runtime, rows)
+        found = found_of(runtime, rows)
         return Sweep(
             mediator="edges", outcome=outcome, sites=as_sites(chosen), segment=segment, arm=arm, **found
         )
@@ -524,7 +538,7 @@ def _check_segment(pair: PromptPair, segment: str, arm: int) -> None:
         )
 
 
-def _found(runtime: ModelRuntime, rows: Sequence[PairOutcomes]) -> dict[str, Any]:
+def found_of(runtime: ModelRuntime, rows: Sequence[PairOutcomes]) -> dict[str, Any]:
     """Arrays of a sweep, the model's size, and what has to be said of it."""
     out = stacked(rows)
     notes = runtime.notes
@@ -565,7 +579,8 @@ def check_heads(heads: Sequence[SiteLike] | None, n_layers: int, n_heads: int) -
     return [*heads_of(sites)]
 
 
-def _directions(directions: Sequence[str]) -> frozenset[str]:
+def check_directions(directions: Sequence[str]) -> frozenset[str]:
+    """Refuse directions that there are not."""
     unknown = set(directions) - set(get_args(Direction))
     if unknown or not directions:
         raise MediationError(

@@ -47,7 +47,7 @@ def heads(m: Material) -> list[Block]:
     blocks: list[Block] = [
         Text(
             f"The question: of the effect of {main.contrast.treated!r} in place of "
-            f"{main.contrast.control!r} on {found.outcome!r}, how much goes through one {one}? NIE "
+            f"{main.contrast.control!r} on {main.sweep.scale}, how much goes through one {one}? NIE "
             f"is the effect lost when one {site}, at {where}, is set to what it computes under "
             f"{main.contrast.control!r} while the rest stays under {main.contrast.treated!r}; NDE is what "
             f"is left. Each is computed by running the model with that {site} replaced. Nothing is assumed "

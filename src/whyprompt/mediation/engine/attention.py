@@ -43,7 +43,8 @@ class World:
     answer positions. `layers` is empty where only the outcome was asked for. `hidden` (answer, hidden) is the
     decoder's output at the answer positions, `log_probs` (answer,) float64, and `scale` the largest absolute
     logit, which sets the scale of rounding. Patched rows carry the last `window` input tokens: the answer
-    positions, or more; keys and values are those before them. `outputs` is what blocks gave there.
+    positions, or more; keys and values are those before them. `outputs` is what blocks gave there. With a
+    `rival`, a token, or negative for the best of all others, `log_probs` are logits less that one's.
     """
 
     ids: tuple[int, ...]
@@ -54,6 +55,7 @@ class World:
     scale: float
     window: int
     outputs: Values = field(default_factory=dict)
+    rival: int | None = None
 
     @property
     def nbytes(self) -> int:
@@ -72,11 +74,12 @@ class RowWeights(Protocol):
 
 
 def attend_rows(call: AttentionCall, state: LayerState) -> tuple[torch.Tensor, RowWeights]:
-    """Heads' outputs of all rows over one shared prefix and their own last tokens.
+    """Heads' outputs of all rows over one shared prefix and their own last tokens, of which the last ask.
 
     Returns z (rows, answer, heads, value_dim) and the weights behind it.
     """
     r, h, a, d = call.query.shape
+    o = call.key.shape[2]
     keys, values = state.prefix()
     kv, prefix, _ = keys.shape
     wide = values.shape[-1]  # latent attention has values narrower than its queries and keys
@@ -84,13 +87,13 @@ def attend_rows(call: AttentionCall, state: LayerState) -> tuple[torch.Tensor, R
     q = (call.query * call.scaling).reshape(r, kv, g * a, d)
     # One product a key-value head serves every row: the prefix is never copied.
     shared = q.transpose(0, 1).reshape(kv, r * g * a, d) @ keys.transpose(1, 2)
-    own = (q @ call.key.transpose(2, 3)).transpose(0, 1).reshape(kv, r * g * a, a)
-    scores = torch.cat([shared, own], -1).view(kv, r, g, a, prefix + a)
+    own = (q @ call.key.transpose(2, 3)).transpose(0, 1).reshape(kv, r * g * a, o)
+    scores = torch.cat([shared, own], -1).view(kv, r, g, a, prefix + o)
     del shared, own
     w = _softmax(scores, state.mask, call.softcap, _grouped(call.sinks, kv, g)).to(call.value.dtype)
-    flat = w.view(kv, r * g * a, prefix + a)
+    flat = w.view(kv, r * g * a, prefix + o)
     z = (flat[..., :prefix] @ values).view(kv, r, g * a, wide)
-    z = z + (w[..., prefix:].reshape(kv, r, g * a, a) @ call.value.transpose(0, 1))
+    z = z + (w[..., prefix:].reshape(kv, r, g * a, o) @ call.value.transpose(0, 1))
     z = z.view(kv, r, g, a, wide).permute(1, 3, 0, 2, 4).reshape(r, a, h, wide)
 
     def weights(rows: torch.Tensor, heads: torch.Tensor, keep: torch.Tensor | None = None, /) -> torch.Tensor:

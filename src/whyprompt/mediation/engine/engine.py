@@ -23,6 +23,7 @@ from whyprompt.mediation.engine.freezing import holding
 from whyprompt.mediation.engine.intercept import AttentionCall, handling
 from whyprompt.mediation.engine.packing import Packed, plan_stretches
 from whyprompt.mediation.engine.patching import Enough, Job, Plan, rows_in_play, split_jobs
+from whyprompt.mediation.engine.rivals import over_rivals
 from whyprompt.mediation.engine.support import refuse, refusing, tolerance
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class ModelRuntime:
         item: str = "",
         window: int | None = None,
         places: Collection[Place] = (),
+        rival: int | None = None,
     ) -> World:
         """Run a prompt with its answer, teacher-forced, and keep what patched runs need.
 
@@ -113,14 +115,17 @@ class ModelRuntime:
         without `patched`, keys and values are not kept. `window` is how many last tokens patched rows carry,
         the answer positions by default; `places` are blocks whose outputs are kept there. A token outside the
         vocabulary and logits that are not finite are refused; `item` is named in errors, here and below.
+        `rival` as in `World`.
         """
         tokens = self._tokens(ids, answer, item)
         n, window = len(answer), window or len(answer)
         recorder = Recorder(window, keep_layers=keep_layers, keep_weights=keep_weights, patched=patched)
         with self._recording(places, [slice(len(tokens) - window, len(tokens))]) as (outputs,):
             hidden = self._run_trunk([tokens], [range(len(tokens))], recorder)[0, -n:]
-        log_probs, scale = self.log_probs(hidden[None], answer, item=item)
-        return World(tokens, tuple(answer), recorder.states, hidden, log_probs[0], scale, window, outputs)
+        log_probs, scale = self._scored(hidden, answer, [rival] * n)
+        check_finite(log_probs, item)
+        states = recorder.states
+        return World(tokens, tuple(answer), states, hidden, log_probs, scale, window, outputs, rival)
 
     def clean_many(
         self,
@@ -131,13 +136,15 @@ class ModelRuntime:
         patched: Sequence[bool] | None = None,
         windows: Sequence[int] | None = None,
         places: Collection[Place] = (),
+        rivals: Sequence[int | None] | None = None,
     ) -> list[World]:
         """Run several prompts with their answers, in one pass where the model allows it.
 
-        As `clean` does, with `items`, whether each run is to be `patched` (all by default) and `windows` one
-        a run.
+        As `clean` does, with `items`, whether each run is to be `patched` (all by default), `windows` and
+        `rivals` one a run.
         """
         names = [""] * len(runs) if items is None else items
+        against = [None] * len(runs) if rivals is None else rivals
         bases = [True] * len(runs) if patched is None else patched
         tokens = [self._tokens(ids, answer, name) for (ids, answer), name in zip(runs, names, strict=True)]
         spans = [len(answer) for _, answer in runs] if windows is None else windows
@@ -147,9 +154,15 @@ class ModelRuntime:
         if len(runs) == 1 or too_long or stretches[-1].stop * width > self.max_extra_bytes // 2:
             return [
                 self.clean(
-                    *run, keep_weights=keep_weights, patched=base, item=name, window=span, places=places
+                    *run,
+                    keep_weights=keep_weights,
+                    patched=base,
+                    item=name,
+                    window=span,
+                    places=places,
+                    rival=rival,
                 )
-                for run, name, base, span in zip(runs, names, bases, spans, strict=True)
+                for run, name, base, span, rival in zip(runs, names, bases, spans, against, strict=True)
             ]
         handler = Packed(stretches, keep_weights=keep_weights, patched=bases)
         own = [t[s.shared :] for t, s in zip(tokens, stretches, strict=True)]
@@ -162,9 +175,10 @@ class ModelRuntime:
             )[0]
         at_answer = [hidden[s.stop - n : s.stop] for s, n in zip(stretches, lengths, strict=True)]
         gold = [i for _, answer in runs for i in answer]
-        scored, scale = self._scored(torch.cat(at_answer), gold)
+        others = [rival for rival, (_, answer) in zip(against, runs, strict=True) for _ in answer]
+        scored, scale = self._scored(torch.cat(at_answer), gold, others)
         worlds = []
-        for t, (_, answer), layers, h, log_probs, name, span, outputs in zip(
+        for t, (_, answer), layers, h, log_probs, name, span, outputs, rival in zip(
             tokens,
             runs,
             handler.states,
@@ -173,10 +187,11 @@ class ModelRuntime:
             names,
             spans,
             kept,
+            against,
             strict=True,
         ):
             check_finite(log_probs, name)
-            worlds.append(World(t, tuple(answer), layers, h.clone(), log_probs, scale, span, outputs))
+            worlds.append(World(t, tuple(answer), layers, h.clone(), log_probs, scale, span, outputs, rival))
         return worlds
 
     def _recording(
@@ -213,9 +228,25 @@ class ModelRuntime:
         check_finite(log_probs, item)
         return log_probs, scale
 
-    def _scored(self, hidden: torch.Tensor, gold: Sequence[int]) -> tuple[torch.Tensor, float]:
-        """Log-probability of one token after each position, and the largest logit of the first block."""
+    def _scored(
+        self, hidden: torch.Tensor, gold: Sequence[int], rivals: Sequence[int | None] = ()
+    ) -> tuple[torch.Tensor, float]:
+        """Log-probability of one token after each position, and the largest logit of the first block.
+
+        Where `rivals` names a token, the logit less that token's; where it is negative, less the best other.
+        """
         target = torch.tensor(gold, device=hidden.device)
+        has = [k for k, rival in enumerate(rivals) if rival is not None]
+        if has:
+            at, named = (torch.tensor(v, device=hidden.device) for v in (has, [rivals[k] for k in has]))
+            margins, scale = over_rivals(hidden[at], target[at], named, self.unembedding, self.head)
+            if len(has) == len(gold):
+                return margins, scale
+            without = [k for k, rival in enumerate(rivals) if rival is None]
+            every = torch.empty(len(gold), dtype=torch.float64)
+            every[has] = margins
+            every[without], other = self._scored(hidden[without], [gold[k] for k in without])
+            return every, max(scale, other)
         if self.unembedding is not None:
             return self._scored_in_cache(hidden, target, self.unembedding)
         vocabulary = self.model.get_input_embeddings().num_embeddings
@@ -286,7 +317,8 @@ class ModelRuntime:
                 plan = Plan(alike, parts, self.n_layers, at_once=self.at_once, spare=self.spare)
                 hidden = self._run_plan(plan)
                 gold = [i for job in plan.owners for i in job.base.answer]
-                scored = self._scored(hidden[:, -n:].flatten(0, 1), gold)[0].view(-1, n)
+                rivals = [job.base.rival for job in plan.owners for _ in range(n)]
+                scored = self._scored(hidden[:, -n:].flatten(0, 1), gold, rivals)[0].view(-1, n)
                 for (j, own), first in zip(parts, plan.unpatched, strict=True):
                     job, last = alike[j], first + 1 + len(own)
                     check_finite(scored[first:last], job.item)
@@ -323,6 +355,12 @@ class ModelRuntime:
                 stack.enter_context(rows_in_play(self.layers, plan))
             stack.enter_context(holding(self.layers, plan, self.model_type))
             return self._run_trunk(ids, at, plan)
+
+    def run_rows(
+        self, tokens: Sequence[Sequence[int]], at: Sequence[Sequence[int]], handler: _Handler
+    ) -> torch.Tensor:
+        """Run rows of tokens at their positions, (rows, tokens, hidden); the handler attends for them."""
+        return self._run_trunk(tokens, at, handler)
 
     def _check_sentinel(self, base: World, row: torch.Tensor, item: str) -> None:
         off = float((row - base.log_probs).abs().max())

@@ -29,9 +29,12 @@ if TYPE_CHECKING:
 
 Mediator = Literal["head_output", "attention_row", "path", "direct_path"]
 PATHS = ("path", "direct_path")
-Outcome = Literal["log_prob", "prob", "margin"]
+Outcome = Literal["log_prob", "prob", "margin", "first_token"]
 Direction = Literal["nie", "nde", "pure_nie", "total_nde"]
 Tokens = Literal["answer", "suffix"]
+
+OTHERS = -1
+"""In the place of a rival token: whichever of all others has the largest logit."""
 
 _PACK_TOKENS = 448
 
@@ -104,7 +107,7 @@ class Runner:
         for pair in pairs:
             runs = worlds[pair.item_id]
             cache.offer(pair.item_id, runs)
-            # After the gold answer and, for a margin, after the foil.
+            # After the gold answer and, for a margin over a foil of several tokens, after the foil.
             for k in range(0, len(runs), 2):
                 for name, base in (("y10", 1), ("y01", 0)):
                     if self.wanted(pair, name):
@@ -138,33 +141,42 @@ class Runner:
         )
 
     def _clean(self, pairs: Sequence[PromptPair]) -> dict[str, list[World]]:
-        """Clean runs of both prompts of each pair, after the answer and, for a margin, after the foil."""
+        """Clean runs of both prompts of each pair, after all that is scored."""
         if not pairs:
             return {}
-        runs: list[tuple[Sequence[int], Sequence[int]]] = []
-        owned: list[tuple[PromptPair, Sequence[int]]] = []
-        for pair in pairs:
-            answers = [pair.answer_ids]
-            if self.outcome == "margin":
-                if pair.foil_ids is None:
-                    raise MediationError(
-                        f"item {pair.item_id!r} has no foil_ids, which outcome='margin' needs"
-                    )
-                answers.append(pair.foil_ids)
-            runs += [(ids, answer) for answer in answers for ids in (pair.ids0, pair.ids1)]
-            owned += [(pair, answer) for answer in answers for _ in range(2)]
-        each = len(runs) // len(pairs)
+        runs = [(pair, scored, arm) for pair in pairs for scored in self._scored(pair) for arm in (0, 1)]
+        windows = [pair.n_suffix - 1 + len(answer) for pair, (answer, _), _ in runs]
         worlds = self.runtime.clean_many(
-            runs,
+            [(pair.ids1 if arm else pair.ids0, answer) for pair, (answer, _), arm in runs],
             keep_weights=self.mediator == "attention_row",
-            items=[pair.item_id for pair in pairs for _ in range(each)],
-            patched=[base for pair in pairs for base in self._bases(pair) * (each // 2)],
-            windows=[pair.n_suffix - 1 + len(answer) for pair, answer in owned]
-            if self.tokens == "suffix"
-            else None,
+            items=[pair.item_id for pair, _, _ in runs],
+            patched=[self._bases(pair)[arm] for pair, _, arm in runs],
+            windows=windows if self.tokens == "suffix" else None,
             places=self.places,
+            rivals=[rival for _, (_, rival), _ in runs],
         )
-        return {p.item_id: worlds[each * i : each * (i + 1)] for i, p in enumerate(pairs)}
+        out: dict[str, list[World]] = {pair.item_id: [] for pair in pairs}
+        for (pair, _, _), world in zip(runs, worlds, strict=True):
+            out[pair.item_id].append(world)
+        return out
+
+    def _scored(self, pair: PromptPair) -> list[tuple[Sequence[int], int | None]]:
+        """Give the tokens that a pair's runs are followed by, and the token that each is held against.
+
+        Of an answer and a foil of one token each, one run has both; what comes first needs no later token.
+        """
+        if self.outcome == "first_token":
+            return [(pair.answer_ids[:1], OTHERS)]
+        if self.outcome != "margin":
+            return [(pair.answer_ids, None)]
+        foil = pair.foil_ids
+        if foil is None:
+            raise MediationError(f"item {pair.item_id!r} has no foil_ids, which outcome='margin' needs")
+        if tuple(foil) == tuple(pair.answer_ids):
+            raise MediationError(f"item {pair.item_id!r}: its foil_ids are its answer_ids")
+        if len(foil) == 1 == pair.n_answer:
+            return [(pair.answer_ids, foil[0])]
+        return [(pair.answer_ids, None), (foil, None)]
 
     def _outcomes(
         self,
@@ -192,7 +204,7 @@ class Runner:
             return out
 
         y = potential(0)
-        if self.outcome == "margin":
+        if len(worlds) > 2:
             foil = potential(2)
             y = {k: None if v is None or (w := foil[k]) is None else v - w for k, v in y.items()}
         assert y["y00"] is not None and y["y11"] is not None  # noqa: PT018  # for mypy
@@ -234,7 +246,7 @@ class Runner:
             widths = sum(self.runtime.width(*place) for place in self.places)
             heads = self.runtime.n_layers * self.runtime.n_heads * self.runtime.value_width
             kept += 2 * pair.n_suffix * (widths + heads) * self.runtime.model.dtype.itemsize
-        return kept * (2 if self.outcome == "margin" else 1)
+        return kept * len(self._scored(pair))
 
     def wanted(self, pair: PromptPair, name: str) -> bool:
         """Say whether a crossed outcome is asked for and can be had."""
@@ -266,8 +278,10 @@ def digest_of(*parts: object) -> str:
 
 
 def score_of(log_probs: torch.Tensor, outcome: str) -> NDArray[np.float64]:
-    """Outcome of each row from its answer tokens' log-probabilities."""
+    """Outcome of each row from its answer tokens' log-probabilities, or logits less those of rivals."""
     total: NDArray[np.float64] = log_probs.sum(-1).numpy()
+    if outcome == "first_token":
+        return (total > 0).astype(np.float64)
     return np.exp(total) if outcome == "prob" else total
 
 

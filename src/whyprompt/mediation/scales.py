@@ -1,0 +1,40 @@
+"""What effects are effects on, in words: the scale of every outcome of a sweep."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+WRITTEN = "generated "
+"""Begins the outcome of a sweep that scores what the model writes."""
+
+_SCALES = {
+    "log_prob": ("the answer's log-probability", "nats"),
+    "prob": ("the answer's probability", "risk differences"),
+    "margin": ("the answer's log odds over the foil", "nats"),
+    "first_token": ("whether the answer's first token is the model's first choice", "risk differences"),
+}
+
+
+def scale_words(outcome: str, values: Iterable[object] = ()) -> str:
+    """Say what an effect is on, and in which unit; an outcome of one's own is named, and nothing more.
+
+    `values` are arrays of the outcome: where the model writes, they tell right and wrong from grades.
+
+    >>> scale_words("prob")
+    "the answer's probability (risk differences)"
+    >>> scale_words("generated exact_match", [[0.0, 1.0]])
+    'exact_match of what the model writes (risk differences)'
+    """
+    if outcome in _SCALES:
+        what, unit = _SCALES[outcome]
+        return f"{what} ({unit})"
+    if not outcome.startswith(WRITTEN):
+        return outcome
+    binary = all(bool(np.isin(np.asarray(y, dtype=np.float64), (0.0, 1.0)).all()) for y in values)
+    unit = "risk differences" if binary else "differences of means"
+    return f"{outcome.removeprefix(WRITTEN)} of what the model writes ({unit})"
