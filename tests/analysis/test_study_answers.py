@@ -16,6 +16,7 @@ from whyprompt.answers.family import family_rows, family_words
 from whyprompt.cli import main
 from whyprompt.effects.result import EffectResult
 from whyprompt.errors import EstimationError, MediationError, StoreError, StudyError
+from whyprompt.page.related import related
 from whyprompt.study import Study, load_study
 
 
@@ -355,6 +356,11 @@ def test_heads_are_related_by_a_study_file_and_in_place_of_its_own_keys(tiny_stu
     assert found["mediator"] == "direct_path"
     other = run_mediation(tiny_study, tmp_path / "out", relate=3, paths="path").relations
     assert (len(found["heads"]), len(other["heads"]), other["mediator"]) == (2, 3, "path")
+    blocks = {getattr(block, "name", None) or getattr(block, "text", ""): block for block in related(other)}
+    assert other.sentence in blocks
+    assert len(blocks["related-interaction"].rows) == 2 * 3
+    assert len(blocks["related-joint"].rows) == 4
+    assert len(blocks["related-joint"].head) == 5
     tiny_study.write_text(text.replace("items_per_task: 4", "relate: 1"))
     with pytest.raises(StudyError, match=r"mediation.relate"):
         load_study(tiny_study)

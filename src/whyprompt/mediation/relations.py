@@ -87,7 +87,7 @@ def relate_heads(
     top : int, default 4
     senders : {"chosen", "all"}
         Whether paths begin in the chosen heads, or in every head below the one they lead to: k times
-        all heads below, at about the price of another sweep.
+        all heads below, at about twice the price of the sweep of all heads, both directions.
     along : sequence of paths, optional
         Paths, (layer, head) pairs in ascending layers each, along which the total effect is decomposed.
         Paths that meet in a head which would need two values at once are refused.
