@@ -84,7 +84,9 @@ def site_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680)
     )
     bars = base.mark_rule(opacity=0.7, aria=False).encode(y="low:Q", y2="high:Q")
     dots = base.mark_point(filled=True, size=36, opacity=0.9).encode(
-        y=y, shape=shaped("sure", states, title=None).legend(orient="top"), **told()
+        y=y,
+        shape=shaped("sure", states, title=None).legend(orient="top", columns=2 if width >= 500 else 1),
+        **told(),
     )
     total = float(inference.estimate)
     whole = (
