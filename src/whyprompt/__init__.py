@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from whyprompt.mediation.measured.mediate import mediate
     from whyprompt.mediation.measured.rho import mediation_sensitivity
     from whyprompt.mediation.pairs import pair_from_text
-    from whyprompt.mediation.relations import relate_heads
+    from whyprompt.mediation.relate import relate_heads
     from whyprompt.mediation.search import find_heads
     from whyprompt.mediation.sweep import (
         head_sweep,
@@ -169,7 +169,7 @@ _HOMES = {
     "mediation.measured.mediate": ("mediate",),
     "mediation.measured.rho": ("mediation_sensitivity",),
     "mediation.pairs": ("pair_from_text",),
-    "mediation.relations": ("relate_heads",),
+    "mediation.relate": ("relate_heads",),
     "mediation.search": ("find_heads",),
     "mediation.sweep": (
         "head_sweep",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from whyprompt._summary import parts_table
 from whyprompt.answers.pairs import chosen_items, study_pairs
-from whyprompt.mediation.relations import relation_sweep, top_heads
+from whyprompt.mediation.relate import relation_sweep, top_heads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
