@@ -295,6 +295,7 @@ def contrast_heads(
 _ENDS = {
     "set": "Joint effects of sets do not add up to the total effect: what one passes on, another may use.",
     "path": "Effects along paths do not add up: they share heads, and what one passes on, another may use.",
+    "part": "Effects of parts of a site do not add up: what comes after it is not linear.",
     "head": "Effects of single heads do not add up to the joint effect of several.",
     "site": "Effects of single sites do not add up: what one passes on, a later one holds too.",
 }

@@ -331,7 +331,9 @@ class Sweep(Stored, Shown):
 
     @property
     def kind(self) -> str:
-        """What one of them is: "path", "set", or the one kind of all sites, or "site"."""
+        """What one of them is: "path", "part", "set", or the one kind of all sites, or "site"."""
+        if self.mediator == "features":
+            return "part"
         return "path" if self.paths else "set" if self.sets else kind_of(self.sites)
 
     def effect(self, quantity: str) -> Array:

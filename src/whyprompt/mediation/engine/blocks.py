@@ -10,7 +10,7 @@ layer has not, or has more than once, is refused by the architecture's name, whe
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from whyprompt.mediation.engine.intercept import AttentionCall, Handler
     from whyprompt.mediation.engine.sites import Kind
 
-    Place = tuple[Kind, int]
-    """A kind of block, and its layer."""
+    Place = tuple[Kind | Literal["into"], int]
+    """A kind of block, and its layer; "into" is what a feed-forward block is given, to look at."""
     Values = Mapping[Place, torch.Tensor]
     """What blocks gave at the positions of a window, (window, width); for neurons, all of a block's."""
 
@@ -64,7 +64,7 @@ class Blocks:
 
     @contextmanager
     def hooked(self, place: Place, change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-        """Put what blocks give (neurons: what their last product is given) through a function for a while."""
+        """Put what a block gives or, of neurons, its last product is given through a function for a while."""
 
         def after(_: torch.nn.Module, __: tuple[Any, ...], output: Any) -> Any:  # noqa: ANN401  # or a tuple with it
             return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
@@ -73,7 +73,7 @@ class Blocks:
             return change(args[0]), *args[1:]
 
         module = self.module(place)
-        enters = place[0] == "neuron"
+        enters = place[0] in {"neuron", "into"}
         handle = module.register_forward_pre_hook(before) if enters else module.register_forward_hook(after)
         try:
             yield
@@ -129,6 +129,7 @@ def find_blocks(
         out.note(("attn", at), attention if projected else None, width, why)
         block, why = _feed_forward(layer, attention, fits)
         out.note(("mlp", at), block, width, why)
+        out.note(("into", at), block, width, why)
         last, inner = (None, 0) if block is None else seen.last.get(id(block), (None, 0))
         why = why or f"{type(block).__name__} does not end in one product with weights"
         out.note(("neuron", at), last, inner, why)

@@ -7,6 +7,7 @@ join the batch as its copies at the first layer they patch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +19,7 @@ from whyprompt._lean.products import room_for
 from whyprompt.mediation.engine.attention import attend_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from whyprompt.mediation.engine.actions import Action
     from whyprompt.mediation.engine.attention import World
@@ -44,14 +45,19 @@ class Job:
     rows: Sequence[Sequence[Site]]
     action: Action | Given
     item: str = ""
-    values: Values = field(default_factory=dict)
-    """What sites other than heads are set to."""
+    values: Values | Sequence[Values] = field(default_factory=dict)
+    """What sites other than heads are set to, in all rows or row by row."""
     read: Reader | None = None
     frozen: bool = False
 
     def entry(self, row: int) -> int:
         """First layer that a row patches."""
         return min(site.layer for site in self.rows[row])
+
+    def value(self, row: int, place: Place) -> torch.Tensor:
+        """Give what a row sets a block to, (window, width)."""
+        values = self.values if isinstance(self.values, Mapping) else self.values[row]
+        return values[place]
 
 
 Part = tuple[int, tuple[int, ...]]
@@ -114,7 +120,7 @@ class Plan:
         self._jobs = [jobs[j] for j, _ in parts]
         self._slices: list[list[slice]] = [[] for _ in range(n_layers)]
         self._entries: list[list[_Entries]] = [[] for _ in range(n_layers)]
-        self._set: dict[Place, list[tuple[int, int | None, Job]]] = {}
+        self._set: dict[Place, list[tuple[int, int | None, torch.Tensor]]] = {}
         for j, rows in parts:
             self._add(jobs[j], rows, n_layers, at_once=at_once)
         like = self.owners[0].base.hidden
@@ -147,7 +153,8 @@ class Plan:
             for at, row in enumerate(rows, start=start + 1):
                 for site in job.rows[row]:
                     if site.layer == layer and site.kind != "head":
-                        self._set.setdefault((site.kind, layer), []).append((at, site.number, job))
+                        place = site.kind, layer
+                        self._set.setdefault(place, []).append((at, site.number, job.value(row, place)))
             self._entries[layer].append(_Entries(rows[: count - 1], patched))
             if job.frozen:
                 here = {number for number, _ in patched}
@@ -164,10 +171,10 @@ class Plan:
             rows = torch.tensor([row for row, _, _ in entries])
             if place[0] == "neuron":
                 columns = torch.tensor([number for _, number, _ in entries])
-                new = torch.stack([job.values[place][:, number] for _, number, job in entries])
+                new = torch.stack([value[:, number] for _, number, value in entries])
             else:
                 columns = None
-                new = torch.stack([job.values[place] for _, _, job in entries])
+                new = torch.stack([value for _, _, value in entries])
             yield place, partial(_put, rows, columns, new, window)
 
     def __call__(self, call: AttentionCall, /) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, cast, get_args
 
 import numpy as np
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from whyprompt.mediation.engine.attention import World
     from whyprompt.mediation.engine.blocks import Place
     from whyprompt.mediation.engine.engine import ModelRuntime
+    from whyprompt.mediation.engine.patching import Job
     from whyprompt.mediation.engine.routes import Path
     from whyprompt.mediation.engine.sites import Site
     from whyprompt.mediation.pairs import PromptPair
@@ -60,11 +61,27 @@ class WorldCache:
             self._left -= size - before
 
 
+class Split(Protocol):
+    """How a site is set in part: row by row, other values than those of the other run."""
+
+    @property
+    def name(self) -> str:
+        """What the values depend on, for the digest of a saved item."""
+
+    @property
+    def reads(self) -> tuple[Place, ...]:
+        """Places that clean runs keep for it."""
+
+    def job(self, base: World, source: World, item: str) -> Job:
+        """Give the patched runs of one clean run, with a row for every part."""
+
+
 @dataclass(frozen=True, slots=True)
 class Runner:
     """Runs pairs: both clean runs, and the crossed runs that the directions need.
 
-    `rows` are sets of heads or, where the mediator is one of `PATHS`, sets of paths.
+    `rows` are sets of heads or, where the mediator is one of `PATHS`, sets of paths; with a `split`, which
+    site each of its rows sets.
     """
 
     runtime: ModelRuntime
@@ -74,6 +91,7 @@ class Runner:
     outcome: Outcome
     cache: WorldCache | None = None
     tokens: Tokens = "answer"
+    split: Split | None = None
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -95,7 +113,8 @@ class Runner:
         if self.mediator in PATHS:
             return ()
         rows = cast("Sequence[Sequence[Site]]", self.rows)
-        return tuple({(s.kind, s.layer): None for row in rows for s in row if s.kind != "head"})
+        own: dict[Place, None] = {(s.kind, s.layer): None for row in rows for s in row if s.kind != "head"}
+        return tuple(own | dict.fromkeys(self.split.reads if self.split is not None else ()))
 
     def run(self, pairs: Sequence[PromptPair]) -> Iterator[PairOutcomes]:
         """Run some pairs: their clean runs in one pass, their patched rows in common batches."""
@@ -126,6 +145,11 @@ class Runner:
             of_paths = [(runs[base], runs[1 - base], pair.item_id) for pair, runs, base in crossings]
             paths = cast("Sequence[Sequence[Path]]", self.rows)
             return run_routes(self.runtime, paths, of_paths, frozen=frozen)
+        if self.split is not None:
+            split = self.split
+            return self.runtime.patched_many(
+                [split.job(runs[base], runs[1 - base], pair.item_id) for pair, runs, base in crossings]
+            )
         sites = cast("Sequence[Sequence[Site]]", self.rows)
         return self.runtime.patched_many(
             [
@@ -223,8 +247,17 @@ class Runner:
         """Name everything that a saved item's numbers depend on, but for the model."""
         rows = [[str(site) for site in row] for row in self.rows]
         foil = pair.foil_ids if self.outcome == "margin" else None
+        split = () if self.split is None else (self.split.name,)
         return digest_of(
-            pair.ids0, pair.ids1, pair.answer_ids, foil, self.mediator, self.outcome, self.tokens, rows
+            pair.ids0,
+            pair.ids1,
+            pair.answer_ids,
+            foil,
+            self.mediator,
+            self.outcome,
+            self.tokens,
+            rows,
+            *split,
         )
 
     def fitting(self, pair: PromptPair, row: PairOutcomes) -> PairOutcomes:
@@ -243,7 +276,7 @@ class Runner:
             len(ids) for ids, base in zip((pair.ids0, pair.ids1), self._bases(pair), strict=True) if base
         )
         if self.tokens == "suffix":
-            widths = sum(self.runtime.width(*place) for place in self.places)
+            widths = sum(self.runtime.blocks.width(place) for place in self.places)
             heads = self.runtime.n_layers * self.runtime.n_heads * self.runtime.value_width
             kept += 2 * pair.n_suffix * (widths + heads) * self.runtime.model.dtype.itemsize
         return kept * len(self._scored(pair))

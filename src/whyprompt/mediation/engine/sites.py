@@ -21,6 +21,7 @@ KIND_WORDS = {
     "resid": "residual stream",
     "site": "site",
     "set": "set",
+    "part": "part",
     "path": "path",
 }
 """What one of a kind is called in a sentence."""
