@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from whyprompt.examples.tables import load_example
     from whyprompt.graph.model import CausalGraph
     from whyprompt.mediation.capture import capture_attention
-    from whyprompt.mediation.directions import head_directions
-    from whyprompt.mediation.features import feature_sweep
     from whyprompt.mediation.generation import generation_sweep
     from whyprompt.mediation.inference import contrast_heads, infer_heads
     from whyprompt.mediation.measured.compare import compare_mediation
@@ -89,10 +87,8 @@ __all__ = [
     "dry_run",
     "estimate_effect",
     "estimate_with_imputation",
-    "feature_sweep",
     "find_heads",
     "generation_sweep",
-    "head_directions",
     "head_sweep",
     "heterogeneous_effects",
     "impute",
@@ -164,8 +160,6 @@ _HOMES = {
     "examples.tables": ("load_example",),
     "graph.model": ("CausalGraph",),
     "mediation.capture": ("capture_attention",),
-    "mediation.directions": ("head_directions",),
-    "mediation.features": ("feature_sweep",),
     "mediation.generation": ("generation_sweep",),
     "mediation.inference": ("contrast_heads", "infer_heads"),
     "mediation.measured.compare": ("compare_mediation",),

@@ -9,9 +9,9 @@ from planted import BOS, CUE, MARK
 from test_engine import ATOL, pair
 from test_planted import pairs
 
-from whyprompt import head_directions, head_sweep
+from whyprompt import head_sweep
 from whyprompt.errors import MediationError
-from whyprompt.mediation import PromptPair
+from whyprompt.mediation import PromptPair, head_directions
 
 
 def one_answer(n=8, token=5):

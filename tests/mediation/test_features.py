@@ -11,9 +11,9 @@ from test_directions import one_answer
 from test_engine import ATOL, pair
 from test_sites import ending_alike
 
-from whyprompt import feature_sweep, infer_heads, site_sweep
+from whyprompt import infer_heads, site_sweep
 from whyprompt.errors import MediationError
-from whyprompt.mediation import PairOutcomes
+from whyprompt.mediation import PairOutcomes, feature_sweep
 from whyprompt.mediation.engine.sites import Site
 from whyprompt.mediation.features import Features
 

@@ -4,13 +4,17 @@
 neurons and the residual stream beside them, `set_sweep` and `joint_effect` those of sets;
 `find_heads` searches for the smallest set, `infer_heads` does the statistics,
 `knockout_sweep` cuts a head's view of a segment and `capture_attention` measures it.
+`generation_sweep` says whether what the model writes flips, `head_directions` whether a head's effect
+is one direction, `feature_sweep` what features of a given encoder carry.
 `mediate` is the statistical mediation of any measured mediator, `mediation_sensitivity` what a cause of
 mediator and outcome would do to it, and `compare_mediation` holds it against the sweep.
 """
 
 from whyprompt.mediation.capture import AttentionCapture, HeadCapture, capture_heads
+from whyprompt.mediation.directions import head_directions
 from whyprompt.mediation.engine.align import align_shorter
 from whyprompt.mediation.engine.sites import Site
+from whyprompt.mediation.features import feature_sweep
 from whyprompt.mediation.inference import HeadInference
 from whyprompt.mediation.intervals import mean_interval
 from whyprompt.mediation.measured.baron_kenny import baron_kenny
@@ -35,6 +39,8 @@ __all__ = [
     "baron_kenny",
     "capture_heads",
     "contrast_mediations",
+    "feature_sweep",
+    "head_directions",
     "mean_interval",
     "pair_from_rendered",
 ]
