@@ -330,6 +330,35 @@ def test_an_item_beyond_the_context_leaves_every_arm(fake, plan, tmp_path):
         run_study(plan(server.url, n=5, model=model, arms=arms), tmp_path)
 
 
+def test_an_item_that_the_server_finds_too_long_leaves_every_arm_where_the_study_says_so(
+    fake, plan, tmp_path
+):
+    from whyprompt import load_trials
+    from whyprompt.answers.external import study_effect
+
+    def bounded(body):
+        if "Please" in json.dumps(body) and "What is 0" in json.dumps(body):
+            said = "This model's maximum context length is 512 tokens."
+            return 400, {"error": {"message": said, "code": "context_length_exceeded"}}
+        return toy_routes()["POST", "/v1/chat/completions"](body)
+
+    server = fake(toy_routes() | {("POST", "/v1/chat/completions"): bounded})
+    found = {}
+    for what in ("drop_item", "refuse_plan"):
+        study = plan(server.url, n=5, model=TOY, missing={"overflow": what})
+        told = run_study(study, tmp_path / what).notices
+        assert any("1 of 5 of arm 'polite' (overflow 1)" in n for n in told)
+        frame = load_trials(study, tmp_path / what)
+        found[what] = study_effect(study, frame).main.sentence, frame["string_match"].notna().sum()
+    sentence, there = found["drop_item"]
+    assert there == 8
+    assert "1 item has a prompt beyond the context: the effect is that on the others." in sentence
+    assert "An outcome is missing" not in sentence
+    sentence, there = found["refuse_plan"]
+    assert there == 9
+    assert "An outcome is missing for 1 of 5 items under 'polite' (overflow 1)" in sentence
+
+
 @pytest.mark.parametrize("api", ["chat", "completions"])
 def test_a_chain_is_written_first_and_stands_before_the_answer(fake, plan, tmp_path, api):
     from whyprompt import load_trials

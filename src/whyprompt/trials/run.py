@@ -21,6 +21,7 @@ from whyprompt.study import EndpointSettings, ModelSettings
 from whyprompt.trials.check import check_study, runnable_items
 from whyprompt.trials.endpoints.drift import drift
 from whyprompt.trials.endpoints.judges import elsewhere, judging
+from whyprompt.trials.endpoints.plan import without_overflow
 from whyprompt.trials.endpoints.run import dry_endpoint, run_endpoint
 from whyprompt.trials.items.load import items_of
 from whyprompt.trials.manifest import local_facts, save_manifest, seed_everything
@@ -502,7 +503,7 @@ def load_trials(study: Study, folder: str | Path) -> pd.DataFrame:
             )
         frame = store.frame(fingerprint, model)
     drift(frame)
-    return frame
+    return without_overflow(study, frame)
 
 
 def verify_study(

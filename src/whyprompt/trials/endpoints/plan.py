@@ -13,6 +13,8 @@ from whyprompt.trials.prompts import trial_seed
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import pandas as pd
+
     from whyprompt.study import Study
     from whyprompt.trials.endpoints.codec import EndpointCodec
     from whyprompt.trials.endpoints.probe import Abilities
@@ -121,6 +123,22 @@ def refuse_overflow(plan: TrialPlan, over: Mapping[int, int], context: int | Non
         f"{plan.trials[worst].where}: prompt and completion have {over[worst]} tokens, and the model's"
         f" context is {context}; in all {counted(len(over), 'trial')} of {arms}",
         hint="shorten them, or say missing: {overflow: drop_item}: such items then leave every arm",
+    )
+
+
+def without_overflow(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
+    """Take items from every arm of which a prompt was found too long when it was sent, where a study says so.
+
+    A server that does not tokenise says no sooner than then that a prompt is beyond its context.
+    """
+    if study.missing.overflow != "drop_item" or "error" not in frame.columns:
+        return frame
+    left = frame["item_id"].isin(frame.loc[frame["error"] == "overflow", "item_id"])
+    if not left.any():
+        return frame
+    return frame.assign(
+        error=frame["error"].mask(left, OVERFLOW),
+        **{o.name: frame[o.name].mask(left) for o in study.outcomes if o.name in frame.columns},
     )
 
 
