@@ -46,8 +46,8 @@ def path_plot(
     Returns
     -------
     altair.LayerChart
-        A line is thicker the larger its effect, broken where it is not told from zero, and its colour says
-        whether the effect is positive.
+        A line is thicker the larger its effect, by one measure with the circles; broken where it is not told
+        from zero; and its colour says whether the effect is positive.
 
     Raises
     ------
@@ -97,6 +97,9 @@ def path_plot(
         said = name if own is None else f"{name}: {format_number(own)} by itself"
         nodes.append({"layer": layer, "y": y, "head": name, "own": abs(own or 0.0), "words": said})
     layers = sorted({layer for layer, _ in at.values()})
+    # One measure of both: paths that are nothing beside what the heads do are thin.
+    sizes = [abs(float(row["estimate"])) for row in drawn] + [abs(heads.get(name, 0.0)) for name in at]
+    most = max(sizes) or 1.0
     # A domain, not an order: orders of several layers of marks are merged, and lost.
     scale = alt.Scale(domain=layers, padding=0.6)
     x = alt.X("layer:O", title="layer", scale=scale, axis=alt.Axis(labelAngle=0))
@@ -104,12 +107,12 @@ def path_plot(
     dash = alt.StrokeDash(
         "sure:N",
         title=None,
-        scale=alt.Scale(domain=[_SURE, _UNSURE], range=[[1, 0], [4, 3]]),
+        scale=alt.Scale(domain=[_SURE, _UNSURE], range=[[1, 0], [4, 4]]),
         legend=alt.Legend(orient="top"),
     )
     lines = (
         alt.Chart(data(edges))
-        .mark_rule(opacity=0.8, strokeCap="round")
+        .mark_rule(opacity=0.8)
         .encode(
             x=x,
             y=height,
@@ -117,13 +120,15 @@ def path_plot(
             y2="y2:Q",
             color=coloured("sign", [_UP, _DOWN], [VERMILION, BLUE], title=None),
             strokeDash=dash,
-            strokeWidth=alt.StrokeWidth("size:Q", legend=None, scale=alt.Scale(domainMin=0, range=[0.8, 7])),
+            strokeWidth=alt.StrokeWidth(
+                "size:Q", legend=None, scale=alt.Scale(domain=[0, most], range=[0.8, 8])
+            ),
             **told(),
         )
     )
     base = alt.Chart(data(nodes)).encode(x=x, y=height)
     dots = base.mark_point(filled=True, color=MUTED, opacity=1).encode(
-        size=alt.Size("own:Q", legend=None, scale=alt.Scale(domainMin=0, range=[60, 400])), **told()
+        size=alt.Size("own:Q", legend=None, scale=alt.Scale(domain=[0, most], range=[60, 400])), **told()
     )
     labels = base.mark_text(dy=-18, color=INK, fontSize=12, aria=False).encode(text="head:N")
     text = f"Paths from head to head, {title}. " + "; ".join(words) + "."
