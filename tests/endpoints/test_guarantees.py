@@ -255,12 +255,13 @@ def test_what_is_missing_has_its_reason_and_its_bounds(proxy, plan, tmp_path):
     run_study(study, tmp_path)
     frame = load_trials(study, tmp_path)
     assert frame["error"].dropna().tolist() == ["filtered"]
-    sentence = study_effect(study, frame).sentence
-    assert (
-        "An outcome is missing for 1 of 6 items under 'polite' (filtered 1) and 0 of 6 under 'direct'"
-        in sentence
-    )
-    assert "with the worst (0) and the best (1) in their place" in sentence
+    effect = study_effect(study, frame)
+    said = "An outcome is missing for 1 of 6 items under 'polite' (filtered 1) and 0 of 6 under 'direct'"
+    assert said in effect.sentence
+    assert "with the worst (0) and the best (1) in their place" in effect.sentence
+    # On the page it is seen without opening anything.
+    (warning,) = [w for w in effect.main.warnings if w.startswith(said)]
+    assert "with the worst (0)" in warning
 
 
 # ------------------------------------------------------------------------------------ G10: drift

@@ -365,7 +365,11 @@ def _with_missing(
     figures = {**made.figures, "missing_reasons": reasons}
     if missing is not None:
         figures["missing"] = {k: v for k, v in missing._asdict().items() if v is not None}
-    return replace(made, sentence=f"{made.sentence}{note}{words}", figures=figures)
+    # On the page the sentence stands in a part that is closed at first: what is missing is to be seen before.
+    warned = tuple(text.strip().rstrip(".") for text in (note, words) if text)
+    return replace(
+        made, sentence=f"{made.sentence}{note}{words}", warnings=(*made.warnings, *warned), figures=figures
+    )
 
 
 def _noise(study: Study, outcome: str, against: Contrast) -> Literal["independent", "shared", "none"]:
