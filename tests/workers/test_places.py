@@ -49,7 +49,8 @@ outcomes: [log_prob, exact_match, string_match]
 generation: {{max_new_tokens: 6, max_reasoning_tokens: 8}}
 reps: 2
 effect: {{contrast: {{treated: few_shot, control: direct}}}}
-mediation: {{items_per_task: 4, max_heads: 2, candidates: 4, sites: [mlp, resid 1], tokens: suffix}}
+mediation: {{items_per_task: 4, max_heads: 2, candidates: 4, sites: [mlp, resid 1], tokens: suffix,
+  relate: 2}}
 """
 
 

@@ -1,9 +1,9 @@
 """Internal causality: through which attention heads a prompt change acts.
 
 `head_sweep` gives the exact natural effects of every head, `site_sweep` those of blocks,
-neurons and the residual stream beside them, `set_sweep` and `joint_effect` those of sets;
-`find_heads` searches for the smallest set, `infer_heads` does the statistics,
-`knockout_sweep` cuts a head's view of a segment and `capture_attention` measures it.
+neurons and the residual stream beside them, `set_sweep` and `joint_effect` those of sets and paths;
+`relate_heads` takes a few heads apart, `find_heads` searches for the smallest set, `infer_heads` does the
+statistics, `knockout_sweep` cuts a head's view of a segment and `capture_attention` measures it.
 `generation_sweep` says whether what the model writes flips, `head_directions` whether a head's effect
 is one direction, `feature_sweep` what features of a given encoder carry.
 `mediate` is the statistical mediation of any measured mediator, `mediation_sensitivity` what a cause of
