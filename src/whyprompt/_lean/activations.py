@@ -7,6 +7,7 @@ the products around it once a batch leaves the cache.
 from __future__ import annotations
 
 import math
+from types import MethodType
 from typing import TYPE_CHECKING
 
 import torch
@@ -37,13 +38,14 @@ def gelu_new(x: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def activation_forward(
-    module: torch.nn.Module, model: torch.nn.Module
-) -> Callable[[torch.Tensor], torch.Tensor] | None:
+def activation_forward(module: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor] | None:
     """Give the ``forward`` of a ``gelu_new`` layer by the function above; None for another layer.
 
-    In half precision the order of the operations shows, so those models keep their own.
+    In half precision the order of the operations shows, so what is given in it takes the layer's own.
     """
-    if type(module) is NewGELUActivation and getattr(model, "dtype", None) in {torch.float32, torch.float64}:
-        return gelu_new
-    return None
+    return MethodType(_gelu_new, module) if type(module) is NewGELUActivation else None
+
+
+def _gelu_new(layer: NewGELUActivation, x: torch.Tensor) -> torch.Tensor:
+    plain = x.dtype in {torch.float32, torch.float64} and not torch.is_grad_enabled()
+    return gelu_new(x) if plain else NewGELUActivation.forward(layer, x)

@@ -14,6 +14,7 @@ from transformers import activations
 from transformers.pytorch_utils import Conv1D
 
 from whyprompt._lean.products import round_up
+from whyprompt._lean.wide import carrier_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +70,16 @@ def _in_pieces(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     if not _by_token[kind]:
         return own(module, x)
     count = -(-rows // _ROWS)
-    done = [own(module, part) for part in flat.split(round_up(-(-rows // count)), 1)]
+    size = round_up(-(-rows // count))
+    if (carrier := carrier_here()) is None:
+        done = [own(module, part) for part in flat.split(size, 1)]
+    else:
+        size = -(-size // x.shape[-2]) * x.shape[-2]  # whole rows: a carrier knows each
+        done = []
+        for start in range(0, rows, size):
+            carrier.piece = start, min(rows, start + size)
+            done.append(own(module, flat[:, slice(*carrier.piece)]))
+        carrier.piece = None
     return torch.cat(done, 1).view(*x.shape[:-1], -1)
 
 

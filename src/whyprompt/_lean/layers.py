@@ -29,7 +29,7 @@ def lean_layers(model: torch.nn.Module) -> Iterator[None]:
         for module in model.modules():
             if "forward" in module.__dict__:
                 continue
-            forward = linear_forward(module) or activation_forward(module, model) or block_forward(module)
+            forward = linear_forward(module) or activation_forward(module) or block_forward(module)
             if forward is not None:
                 module.__dict__["forward"] = forward
                 replaced.append(module)

@@ -52,6 +52,7 @@ class Opening:
     packs_up_to: int
     at_once: bool
     plain_head: bool
+    by_differences: bool
 
     @classmethod
     def of(cls, runtime: ModelRuntime, pairs: Sequence[PromptPair]) -> Self:
@@ -68,6 +69,7 @@ class Opening:
             packs_up_to=runtime.packs_up_to,
             at_once=runtime.at_once,
             plain_head=runtime.unembedding is not None,
+            by_differences=runtime.by_differences,
         )
 
     @contextmanager
@@ -83,6 +85,7 @@ class Opening:
                 packs_up_to=self.packs_up_to,
                 at_once=self.at_once,
                 unembedding=runtime.unembedding if self.plain_head else None,
+                by_differences=self.by_differences,
             )
 
 

@@ -93,7 +93,9 @@ def attend_rows(call: AttentionCall, state: LayerState) -> tuple[torch.Tensor, R
     w = _softmax(scores, state.mask, call.softcap, _grouped(call.sinks, kv, g)).to(call.value.dtype)
     flat = w.view(kv, r * g * a, prefix + o)
     z = (flat[..., :prefix] @ values).view(kv, r, g * a, wide)
-    z = z + (w[..., prefix:].reshape(kv, r, g * a, o) @ call.value.transpose(0, 1))
+    last, value = w[..., prefix:].reshape(kv, r, g * a, o), call.value.transpose(0, 1)
+    # A sum of one product is the product.
+    z = z + (last * value if o == 1 else last @ value)
     z = z.view(kv, r, g, a, wide).permute(1, 3, 0, 2, 4).reshape(r, a, h, wide)
 
     def weights(rows: torch.Tensor, heads: torch.Tensor, keep: torch.Tensor | None = None, /) -> torch.Tensor:

@@ -19,12 +19,14 @@ from whyprompt._lean.products import linear
 from whyprompt.errors import MediationError
 from whyprompt.mediation.engine.attention import LayerState, World, attend_blockwise, attention_weights
 from whyprompt.mediation.engine.blocks import find_blocks, recording
+from whyprompt.mediation.engine.differences import carried_scores
 from whyprompt.mediation.engine.freezing import holding
 from whyprompt.mediation.engine.intercept import AttentionCall, handling
 from whyprompt.mediation.engine.packing import Packed, plan_stretches
 from whyprompt.mediation.engine.patching import Enough, Job, Plan, rows_in_play, split_jobs
 from whyprompt.mediation.engine.rivals import over_rivals
 from whyprompt.mediation.engine.support import refuse, refusing, tolerance
+from whyprompt.mediation.engine.tracing import Traced, trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -65,6 +67,8 @@ class ModelRuntime:
     """Whether all rows enter at the first layer: same numbers, about twice the work."""
     spare: bool = True
     """Whether batches may be filled up to sizes that are multiplied faster."""
+    by_differences: bool = False
+    """Whether patched rows go by bfloat16 products of their differences from the clean run."""
     gated: bool = False
     """Whether a step that reads the hidden states stands between z and the output projection."""
     device: torch.device | None = None
@@ -94,6 +98,11 @@ class ModelRuntime:
         """Count the heads or neurons of a layer, or the numbers that another site of it has a token."""
         return self.n_heads if kind == "head" else self.blocks.width((kind, layer))
 
+    @property
+    def number_bytes(self) -> int:
+        """Bytes of a number that passes through: half precision is computed in float32."""
+        return max(4, int(self.model.dtype.itemsize))
+
     # ---- clean runs -------------------------------------------------------------------
 
     def clean(
@@ -122,7 +131,7 @@ class ModelRuntime:
         recorder = Recorder(window, keep_layers=keep_layers, keep_weights=keep_weights, patched=patched)
         with self._recording(places, [slice(len(tokens) - window, len(tokens))]) as (outputs,):
             hidden = self._run_trunk([tokens], [range(len(tokens))], recorder)[0, -n:]
-        log_probs, scale = self._scored(hidden, answer, [rival] * n)
+        log_probs, scale = self.scored(hidden, answer, [rival] * n)
         check_finite(log_probs, item)
         states = recorder.states
         return World(tokens, tuple(answer), states, hidden, log_probs, scale, window, outputs, rival)
@@ -150,7 +159,7 @@ class ModelRuntime:
         spans = [len(answer) for _, answer in runs] if windows is None else windows
         stretches = plan_stretches([*zip(tokens, spans, strict=True)])
         too_long = max(map(len, tokens)) > self.packs_up_to
-        width = self.model.dtype.itemsize * self.row_width
+        width = self.number_bytes * self.row_width
         if len(runs) == 1 or too_long or stretches[-1].stop * width > self.max_extra_bytes // 2:
             return [
                 self.clean(
@@ -176,7 +185,7 @@ class ModelRuntime:
         at_answer = [hidden[s.stop - n : s.stop] for s, n in zip(stretches, lengths, strict=True)]
         gold = [i for _, answer in runs for i in answer]
         others = [rival for rival, (_, answer) in zip(against, runs, strict=True) for _ in answer]
-        scored, scale = self._scored(torch.cat(at_answer), gold, others)
+        scored, scale = self.scored(torch.cat(at_answer), gold, others)
         worlds = []
         for t, (_, answer), layers, h, log_probs, name, span, outputs, rival in zip(
             tokens,
@@ -223,12 +232,12 @@ class ModelRuntime:
         block.
         """
         rows, n, _ = hidden.shape
-        scored, scale = self._scored(hidden.flatten(0, 1), [*answer] * rows)
+        scored, scale = self.scored(hidden.flatten(0, 1), [*answer] * rows)
         log_probs = scored.view(rows, n)
         check_finite(log_probs, item)
         return log_probs, scale
 
-    def _scored(
+    def scored(
         self, hidden: torch.Tensor, gold: Sequence[int], rivals: Sequence[int | None] = ()
     ) -> tuple[torch.Tensor, float]:
         """Log-probability of one token after each position, and the largest logit of the first block.
@@ -245,7 +254,7 @@ class ModelRuntime:
             without = [k for k, rival in enumerate(rivals) if rival is None]
             every = torch.empty(len(gold), dtype=torch.float64)
             every[has] = margins
-            every[without], other = self._scored(hidden[without], [gold[k] for k in without])
+            every[without], other = self.scored(hidden[without], [gold[k] for k in without])
             return every, max(scale, other)
         if self.unembedding is not None:
             return self._scored_in_cache(hidden, target, self.unembedding)
@@ -283,7 +292,7 @@ class ModelRuntime:
                     scale = max(scale, float(logits[:16].abs().max()))
                 few = _CACHE_ROWS if on_cpu else len(logits)
                 norms.append(torch.cat([_log_sum_exp(some.to(dtype)) for some in logits.split(few)]))
-            picked = (rows[:, None] @ weights[gold][:, :, None])[:, 0, 0]
+            picked = (rows[:, None] @ weights[gold].to(rows.dtype)[:, :, None])[:, 0, 0]
             out.append((picked.double() - torch.logsumexp(torch.stack(norms), 0).double()).cpu())
         return torch.cat(out), scale
 
@@ -305,7 +314,8 @@ class ModelRuntime:
 
         Gives log-probabilities of the answer tokens, (1 + rows, answer), float64, for each job. The first has
         nothing patched: what it differs from the whole run by is rounding, or the architecture is refused. Of
-        several batches, the one that differs most.
+        several batches, the one that differs most. Rows that go by differences have there what they may be
+        off by.
         """
         out = [job.base.log_probs.repeat(1 + len(job.rows), 1) for job in jobs]
         # Runs with as many answer tokens and as wide a window share batches: nothing is padded.
@@ -313,16 +323,21 @@ class ModelRuntime:
         for n, window in sorted(set(shapes)):
             which = [j for j, shape in enumerate(shapes) if shape == (n, window)]
             alike = [jobs[j] for j in which]
+            traced = self._traced(alike)
             for parts in split_jobs(alike, self._row_bytes, self.max_extra_bytes // 2):
                 plan = Plan(alike, parts, self.n_layers, at_once=self.at_once, spare=self.spare)
-                hidden = self._run_plan(plan)
-                gold = [i for job in plan.owners for i in job.base.answer]
-                rivals = [job.base.rival for job in plan.owners for _ in range(n)]
-                scored = self._scored(hidden[:, -n:].flatten(0, 1), gold, rivals)[0].view(-1, n)
+                if traced is None:
+                    hidden = self.run_plan(plan)
+                    gold = [i for job in plan.owners for i in job.base.answer]
+                    rivals = [job.base.rival for job in plan.owners for _ in range(n)]
+                    scored = self.scored(hidden[:, -n:].flatten(0, 1), gold, rivals)[0].view(-1, n)
+                else:
+                    scored = carried_scores(self, alike, parts, plan, traced)
                 for (j, own), first in zip(parts, plan.unpatched, strict=True):
                     job, last = alike[j], first + 1 + len(own)
                     check_finite(scored[first:last], job.item)
-                    self._check_sentinel(job.base, scored[first], job.item)
+                    if traced is None:
+                        self._check_sentinel(job.base, scored[first], job.item)
                     rows = out[which[j]]
                     off, most = ((r - job.base.log_probs).sum().abs() for r in (scored[first], rows[0]))
                     if off > most:
@@ -338,13 +353,23 @@ class ModelRuntime:
             for parts in split_jobs(alike, self._row_bytes, self.max_extra_bytes // 2):
                 plan = Plan(alike, parts, self.n_layers, at_once=self.at_once, spare=self.spare, until=until)
                 with contextlib.suppress(Enough):
-                    self._run_plan(plan)
+                    self.run_plan(plan)
+
+    def _traced(self, jobs: Sequence[Job]) -> Traced | None:
+        """Trace clean runs whose rows go by differences: none that are read, or in which layers are held."""
+        if not self.by_differences or any(job.read is not None or job.frozen for job in jobs):
+            return None
+        traced = trace(self, jobs)
+        for job, row in zip(jobs, traced.log_probs, strict=True):
+            self._check_sentinel(job.base, row, job.item)
+        return traced
 
     def _row_bytes(self, base: World) -> int:
         """Bytes that a patched row takes at a time, about."""
         return base.window * base.hidden.element_size() * (self.row_width + 4 * self.n_heads * len(base.ids))
 
-    def _run_plan(self, plan: Plan) -> torch.Tensor:
+    def run_plan(self, plan: Plan) -> torch.Tensor:
+        """Give the decoder's output for a batch's rows, (rows, window, hidden)."""
         n = plan.owners[0].base.window
         ids = [job.base.ids[-n:] for job in plan.owners]
         at = [range(len(job.base.ids) - n, len(job.base.ids)) for job in plan.owners]

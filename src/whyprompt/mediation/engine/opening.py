@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from whyprompt._attention import entry_device
+from whyprompt._lean.wide import Narrowed, is_half, wide_layers, wide_product
 from whyprompt.errors import MediationError
 from whyprompt.mediation.engine.actions import set_output
 from whyprompt.mediation.engine.attention import World
+from whyprompt.mediation.engine.differences import choose_products
 from whyprompt.mediation.engine.engine import ModelRuntime, Recorder, check_finite, check_vocabulary
 from whyprompt.mediation.engine.intercept import handling, intercept
 from whyprompt.mediation.engine.packing import WORTHWHILE, Packed, plan_stretches
@@ -55,8 +57,45 @@ def model_runtime(
     device = _entry_device(model, model_type)
     ids, answer = check if check is not None else ((0, 1, 2, 3), (1,))
     check_vocabulary(model, ids, answer, item)
-    n = len(answer)
     tokens = torch.tensor([[*ids, *answer[:-1]]], device=device)
+    half = is_half(model)
+    with (
+        wide_layers(model, whole=_narrows(model, tokens)) if half else contextlib.nullcontext(),
+        _opened(model, model_type, tokens, answer, item, max_extra_bytes) as (opened, whole),
+    ):
+        runtime = opened
+        if half:
+            by_differences, note = choose_products(opened, whole, item)
+            runtime = replace(opened, by_differences=by_differences, notes=(note, *opened.notes))
+        whole.layers.clear()
+        yield runtime
+
+
+def _narrows(model: Any, tokens: torch.Tensor) -> bool:  # noqa: ANN401  # a transformers model ships no type
+    """Whether a model's own code casts to the type of its weights, so that all of them have to be float32."""
+    was_training = model.training
+    model.eval()
+    try:
+        with wide_layers(model), torch.inference_mode():
+            model(input_ids=tokens[:, :2], use_cache=False)
+    except (Narrowed, RuntimeError, TypeError):
+        return True
+    finally:
+        model.train(was_training)
+    return False
+
+
+@contextlib.contextmanager
+def _opened(
+    model: Any,  # noqa: ANN401  # a transformers model ships no type
+    model_type: str,
+    tokens: torch.Tensor,
+    answer: Sequence[int],
+    item: str,
+    max_extra_bytes: int,
+) -> Iterator[tuple[ModelRuntime, World]]:
+    """Probe a model on one run, and lend it out with that run."""
+    n, device = len(answer), tokens.device
     was_training = model.training
     model.eval()
     try:
@@ -103,8 +142,7 @@ def model_runtime(
             tuple(tokens[0].tolist()), tuple(answer), recorder.states, hidden[0], log_probs[0], scale, n
         )
         runtime = _try_stages(runtime, whole, item)
-        recorder.states.clear()
-        yield _try_packing(runtime, probe, tokens.shape[1])
+        yield _try_packing(runtime, probe, tokens.shape[1]), whole
 
 
 def _precision_note(dtype: torch.dtype) -> tuple[str, ...]:
@@ -214,7 +252,8 @@ def _with_plain_head(runtime: ModelRuntime, hidden: torch.Tensor, logits: torch.
     # Quantised weights know few operations; a layer on another device moves what it is given.
     if type(weight) not in {torch.nn.Parameter, torch.Tensor} or weight.device != hidden.device:
         return runtime
-    again = torch.nn.functional.linear(hidden, weight)
+    narrow = weight.dtype != hidden.dtype
+    again = wide_product(hidden, weight) if narrow else torch.nn.functional.linear(hidden, weight)
     limit = 8 * torch.finfo(logits.dtype).eps * max(1.0, float(logits.abs().max()))
     same = again.shape == logits.shape and float((again - logits).abs().max()) <= limit
     return replace(runtime, unembedding=weight) if same else runtime

@@ -7,6 +7,7 @@ join the batch as its copies at the first layer they patch.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -90,7 +91,8 @@ class Plan:
     """Attention of the rows of one batch: each pair's prefix, the rows' own answer positions, patches.
 
     `owners` is the job of every row of the batch, `unpatched` the unpatched row of every part; `in_play` the
-    rows in play at every layer, in order, and `copied` where each was among those in play one layer before.
+    rows in play at every layer, in order, and `copied` where each was among those in play one layer before;
+    `slices` is where every part's rows are among those in play at a layer.
     With `at_once` all rows are in play from the first layer. At the end of a layer's rows there may be
     `spare` ones, copies of the first, which fill the batch up to a number of rows that is multiplied faster.
     `held` has, for every layer, the rows of frozen jobs that have entered: each one's place, that of its
@@ -118,7 +120,7 @@ class Plan:
         self.copied: list[list[int]] = [[] for _ in range(n_layers)]
         self._at = 0
         self._jobs = [jobs[j] for j, _ in parts]
-        self._slices: list[list[slice]] = [[] for _ in range(n_layers)]
+        self.slices: list[list[slice]] = [[] for _ in range(n_layers)]
         self._entries: list[list[_Entries]] = [[] for _ in range(n_layers)]
         self._set: dict[Place, list[tuple[int, int | None, torch.Tensor]]] = {}
         for j, rows in parts:
@@ -138,23 +140,25 @@ class Plan:
         entries = [0 if at_once else job.entry(row) for row in rows]
         count = len(entries) + 1  # the trunk is handed the whole batch
         start = first
+        heads: list[list[tuple[int, int]]] = [[] for _ in range(n_layers)]
+        others: list[list[tuple[int, Site]]] = [[] for _ in range(n_layers)]
+        for number, row in enumerate(rows, start=1):
+            for site in job.rows[row]:
+                if site.kind != "head":
+                    others[site.layer].append((number, site))
+                elif site.number is not None:
+                    heads[site.layer].append((number, site.number))
         for layer in range(n_layers):
-            was, count = count, 1 + sum(entry <= layer for entry in entries)
+            was, count = count, 1 + bisect_right(entries, layer)
             self.copied[layer] += [start + (i if i < was else 0) for i in range(count)]
             start = len(self.in_play[layer])
             self.in_play[layer] += range(first, first + count)
-            self._slices[layer].append(slice(start, start + count))
-            patched = [
-                (number, site.number)
-                for number, row in enumerate(rows, start=1)
-                for site in job.rows[row]
-                if site.layer == layer and site.kind == "head" and site.number is not None
-            ]
-            for at, row in enumerate(rows, start=start + 1):
-                for site in job.rows[row]:
-                    if site.layer == layer and site.kind != "head":
-                        place = site.kind, layer
-                        self._set.setdefault(place, []).append((at, site.number, job.value(row, place)))
+            self.slices[layer].append(slice(start, start + count))
+            patched = heads[layer]
+            for number, site in others[layer]:
+                place = site.kind, layer
+                value = job.value(rows[number - 1], place)
+                self._set.setdefault(place, []).append((start + number, site.number, value))
             self._entries[layer].append(_Entries(rows[: count - 1], patched))
             if job.frozen:
                 here = {number for number, _ in patched}
@@ -186,7 +190,7 @@ class Plan:
         if given != {len(self.in_play[layer])}:
             # A slice of keys of other rows may still fit the queries.
             raise ValueError(f"{len(self.in_play[layer])} rows of queries, keys and values became {given}")
-        parts = zip(self._jobs, self._slices[layer], self._entries[layer], strict=True)
+        parts = zip(self._jobs, self.slices[layer], self._entries[layer], strict=True)
         done = [
             _attend(
                 replace(call, query=call.query[rows], key=call.key[rows], value=call.value[rows]),
