@@ -295,7 +295,7 @@ def test_the_floor_is_of_the_size_of_the_error(model_type, dtype):
         assert error.max() < 4 * sweep.floor
         assert sweep.floor < 4 * error.max()
     assert sweep.notes[0].startswith(f"numerical floor {sweep.floor:.1g}:")
-    half = [f"the model was run in {str(dtype)[6:]}, whose rounding"] if dtype != torch.float32 else []
+    half = [f"weights stay in {str(dtype)[6:]} and all sums are float32's"] if dtype != torch.float32 else []
     assert [n[: len(half[0])] for n in sweep.notes[1:]] == half
 
 
@@ -303,14 +303,14 @@ def test_the_floor_is_in_the_unit_of_the_outcome_and_survives_a_resumed_sweep(mo
     from whyprompt import knockout_sweep
     from whyprompt.mediation.engine import engine
 
-    own = engine.ModelRuntime._run_plan
+    own = engine.ModelRuntime.run_plan
 
     def shifted(self, plan):
         hidden = own(self, plan)
         hidden[plan.unpatched] *= 1 + 1e-7  # rounding of a known size, in the unpatched rows alone
         return hidden
 
-    monkeypatch.setattr(engine.ModelRuntime, "_run_plan", shifted)
+    monkeypatch.setattr(engine.ModelRuntime, "run_plan", shifted)
     model, p = tiny.make("llama"), pair(foil_ids=(8, 4), segments0={"a": [(0, 4)]}, segments1={"a": [(0, 4)]})
     with opened(model, p) as runtime:
         offs = []

@@ -219,7 +219,8 @@ class Sweep(Stored, Shown):
         Whose prompt a knockout is of.
     floor : float or None
         The numerical floor, in the outcome's unit: the most by which a patched run in which nothing is
-        patched differed from the whole run. An effect below it cannot be told from rounding.
+        patched differed from the whole run, or, of a model in half precision, by which a row may
+        differ from float32's. An effect below it cannot be told from rounding.
     notes : tuple of str
         The floor in words, and what else a reader has to know: which output z of a head is meant where
         more than one could be, and half precision.

@@ -545,7 +545,9 @@ def found_of(runtime: ModelRuntime, rows: Sequence[PairOutcomes]) -> dict[str, A
     if out["floor"] is not None:
         note = (
             f"numerical floor {out['floor']:.1g}: the most by which a run with nothing patched differed from "
-            "the whole one; an effect below it cannot be told from rounding"
+            "the whole one"
+            + (", or by which a row may differ from float32's" if runtime.by_differences else "")
+            + "; an effect below it cannot be told from rounding"
         )
         notes = (note, *notes)
     out |= {"model": runtime.model_type, "n_layers": runtime.n_layers, "n_heads": runtime.n_heads}

@@ -41,7 +41,7 @@ AIM = 1e-4
 _SECOND = 10.0
 # What float32 itself may be off by in so many products.
 _ROUNDING = 2e-5
-_COMPARED = 4
+_COMPARED = 8
 _EXACT_TOKENS = 4096
 _ROWS = 512
 

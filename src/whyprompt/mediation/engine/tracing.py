@@ -113,7 +113,7 @@ class _Kept(torch.autograd.Function):
         ctx.layer, ctx.traced = layer, traced
         y = wide_product(x, weights_of(layer), layer.bias)
         traced.keep(layer, x, y)
-        return y
+        return y.clone()  # the model may change what it is given
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:  # noqa: ANN401
