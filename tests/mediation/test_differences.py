@@ -119,7 +119,11 @@ def test_rows_in_doubt_are_run_in_float32(monkeypatch):
 def test_other_mediators_and_positions(options):
     half, exact = both("llama")
     p = PromptPair(
-        item_id="a", ids0=[3, 10, 11, 12, 7], ids1=[3, 10, 11, 20, 21, 22, 12, 7], answer_ids=[5, 9]
+        item_id="a",
+        ids0=[3, 10, 11, 12, 7],
+        ids1=[3, 10, 11, 20, 21, 22, 12, 7],
+        answer_ids=[5, 9],
+        foil_ids=[6, 9],
     )
     want, got = (head_sweep(m, [p], **options) for m in (exact, half))
     for name in ("y10", "y01"):
