@@ -11,8 +11,8 @@ assert Path(wp.__file__).resolve().is_relative_to(environment.resolve()), wp.__f
 
 with zipfile.ZipFile(wheel) as archive:
     names = set(archive.namelist())
-wanted = ("py.typed", "cli/skill.md", "examples/log.csv", "examples/paired.csv", "examples/rollout.csv")
-wanted = (*wanted, "page/templates/page.html")
+wanted = ("py.typed", "cli/skill.md", "page/templates/page.html")
+wanted = (*wanted, *(f"examples/{name}.csv" for name in ("log", "paired", "rollout", "texts")))
 assert {f"whyprompt/{name}" for name in wanted} <= names, sorted(names)
 assert any(name.endswith("licenses/LICENSE") for name in names), "the licence is missing"
 assert not any(name.startswith(("tests/", "benchmarks/")) for name in names), "more than the package"

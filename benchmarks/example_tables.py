@@ -4,11 +4,13 @@
         studies/few_shot.yaml > few_shot_600.yaml
     whyprompt run few_shot_600.yaml --out few_shot_600
     python benchmarks/example_tables.py few_shot_600.yaml few_shot_600
+    whyprompt run studies/longer_answers.yaml --out longer_answers
+    python benchmarks/example_tables.py studies/longer_answers.yaml longer_answers --texts
 
 "paired" is the study's trials. "log" keeps one arm of each item: a fair coin draws an arm, and the router
 takes worked examples with the chance expit(-0.1 + 1.1 d + 0.8 h + 0.7 l), where d is 1 or -1 by the coin, h
 the item's difficulty and l its length, each in standard deviations within its family. What it takes depends
-on nothing else.
+on nothing else. "texts" is the second study's trials, with what the model wrote.
 "rollout" is simulated and reads no study: the chance of a right answer is 0.5 + 0.03 route
 + 0.004 day, and 0.08 more from the day of its route's change on.
 """
@@ -74,11 +76,22 @@ def rollout() -> pd.DataFrame:
     )
 
 
+def texts(study: str, folder: str) -> pd.DataFrame:
+    trials = load_trials(load_study(study), folder)
+    trials["f1"] = trials["token_f1"].round(5)
+    table = trials[["item_id", "arm", "difficulty", "completion", "completion_tokens", "f1"]]
+    return table.sort_values(["item_id", "arm"]).reset_index(drop=True)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study")
     parser.add_argument("folder")
+    parser.add_argument("--texts", action="store_true", help='write "texts", and nothing else')
     asked = parser.parse_args()
+    if asked.texts:
+        texts(asked.study, asked.folder).to_csv(FOLDER / "texts.csv", index=False)
+        raise SystemExit
     both = paired(asked.study, asked.folder)
     for name, table in {"paired": both, "log": one_arm_an_item(both), "rollout": rollout()}.items():
         table.to_csv(FOLDER / f"{name}.csv", index=False)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from whyprompt.answers.external import study_effect
     from whyprompt.answers.internal import study_mediation
     from whyprompt.answers.logs import log_effect
+    from whyprompt.answers.texts import text_mediation
     from whyprompt.charts.render import save_chart
     from whyprompt.effects.arms import compare_arms
     from whyprompt.effects.checks.agreement import agreement
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from whyprompt.mediation.inference import contrast_heads, infer_heads
     from whyprompt.mediation.measured.compare import compare_mediation
     from whyprompt.mediation.measured.mediate import mediate
+    from whyprompt.mediation.measured.paired import paired_mediation
     from whyprompt.mediation.measured.rho import mediation_sensitivity
     from whyprompt.mediation.pairs import pair_from_text
     from whyprompt.mediation.relate import relate_heads
@@ -107,6 +109,7 @@ __all__ = [
     "negative_control_outcome",
     "one_draw",
     "pair_from_text",
+    "paired_mediation",
     "placebo_treatment",
     "prepare_table",
     "prompt_policy",
@@ -122,6 +125,7 @@ __all__ = [
     "specification_curve",
     "study_effect",
     "study_mediation",
+    "text_mediation",
     "tipping_point",
     "verify_study",
     "workers",
@@ -135,6 +139,7 @@ _HOMES = {
     "answers.external": ("study_effect",),
     "answers.internal": ("study_mediation",),
     "answers.logs": ("log_effect",),
+    "answers.texts": ("text_mediation",),
     "charts.render": ("save_chart",),
     "effects.arms": ("compare_arms",),
     "effects.checks.agreement": ("agreement",),
@@ -164,6 +169,7 @@ _HOMES = {
     "mediation.inference": ("contrast_heads", "infer_heads"),
     "mediation.measured.compare": ("compare_mediation",),
     "mediation.measured.mediate": ("mediate",),
+    "mediation.measured.paired": ("paired_mediation",),
     "mediation.measured.rho": ("mediation_sensitivity",),
     "mediation.pairs": ("pair_from_text",),
     "mediation.relate": ("relate_heads",),

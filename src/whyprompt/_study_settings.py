@@ -315,6 +315,14 @@ class MediationSettings(Strict):
     candidates: Annotated[int, Field(ge=1)] = Field(
         default=16, description="Heads of the ranking among which the search chooses."
     )
+    text: list[Literal["chain", "length", "format"]] = Field(
+        default_factory=list,
+        description=(
+            "What of the chain before the answer is set to that of the other arm, and the effect's outcome"
+            " scored anew: chain, all of it; length, cut or padded with dots; format, its steps written as"
+            " lines, a list, JSON or one line."
+        ),
+    )
     contrasts: list[Contrast] = Field(
         default_factory=list, description="Further contrasts to sweep, reported beside the first."
     )

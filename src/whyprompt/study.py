@@ -369,6 +369,7 @@ def _arms(study: Study) -> Iterator[Problem]:
     placebo = mediation.placebo if mediation is not None else None
     if placebo is not None and placebo not in study.arms:
         yield ("mediation", "placebo"), _no_arm(study, placebo)
+    yield from _text(study)
     for name, arm in study.arms.items():
         wanted = getattr(arm, "shots", 0)
         for i, source in enumerate(study.items):
@@ -377,6 +378,26 @@ def _arms(study: Study) -> Iterator[Problem]:
                     ("arms", name, "shots"),
                     f"arm {name!r} draws {wanted} shots, but items[{i}].shot_pool is {source.shot_pool}",
                 )
+
+
+def _text(study: Study) -> Iterator[Problem]:
+    """Find why a chain before the answer cannot be set."""
+    mediation, where = study.mediation, ("mediation", "text")
+    if mediation is None or not mediation.text or len(study.arms) < 2:
+        return
+    if len(set(mediation.text)) < len(mediation.text):
+        yield where, f"names one twice: {', '.join(mediation.text)}"
+    contrast = mediation.contrast or study.contrast
+    names = [name for name in (contrast.treated, contrast.control) if name in study.arms]
+    arms = [study.arms[name] for name in names]
+    if not any(isinstance(arm, ChainOfThoughtArm) and arm.reasoning != "asked_only" for arm in arms):
+        yield where, f"sets the chain before the answer, and neither {' nor '.join(map(repr, names))} has one"
+    for name, arm in zip(names, arms, strict=True):
+        if isinstance(arm.temperature, TemperatureRange):
+            yield where, f"runs arm {name!r} again, whose temperature is drawn for each trial: give it one"
+    outcome = next((o for o in study.outcomes if o.name == study.effect.outcome), None)
+    if outcome is not None and outcome.judge and isinstance(outcome.judge.model, EndpointSettings):
+        yield where, f"scores {outcome.name!r} anew, which a judge behind an endpoint gives: leave it out"
 
 
 def _no_arm(study: Study, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from report_study import GRAPH, HOSTILE, MANIFEST, make_frame, make_mediation, m
 
 from whyprompt import study_effect
 from whyprompt._words import format_number
+from whyprompt.answers.chains import Chains, text_study
 from whyprompt.charts import gain_harm_plot
 from whyprompt.charts.style import GRID, INK, MUTED
 from whyprompt.effects.checks.hidden import sensitivity_report
@@ -21,6 +23,7 @@ from whyprompt.effects.outlook import harmed, settles, sure
 from whyprompt.errors import DataError, StoreError, WhypromptError
 from whyprompt.mediation.engine.sites import as_site
 from whyprompt.page.page import MAX_BYTES, build_report, write_report
+from whyprompt.study import Contrast, MediationSettings
 from whyprompt.trials.items.item import Item
 
 ORDER = [
@@ -344,6 +347,46 @@ def test_statistical_mediation_is_set_beside_the_intervention(small, page):
         assert cells == [*expected, c.parts[at].p_adjusted]
     assert c.sentence in page.words
     assert "sequential ignorability" in page.words
+
+
+def test_the_chain_measured_is_set_beside_the_chain_that_was_set(small):
+    rng = np.random.default_rng(0)
+    n = 24
+    effect, words = rng.normal(1, 0.4, n), rng.integers(5, 60, (n, 2))
+    chains = Chains(
+        item_ids=tuple(f"i{k:02d}" for k in range(n)),
+        clusters=tuple(f"i{k:02d}" for k in range(n)),
+        own={"y11": effect.tolist(), "y00": [0.0] * n},
+        worlds={
+            "chain": {"y10": (0.2 * effect).tolist(), "y01": (0.7 * effect).tolist()},
+            "length": {"y10": (0.9 * effect).tolist(), "y01": (0.05 * effect).tolist()},
+        },
+        chains=tuple((" so" * a, " so" * b) for a, b in words.tolist()),
+        tokens=tuple((a, b) for a, b in words.tolist()),
+        notes=("The format of the chain was not set: both arms have the same in every item.",),
+    )
+    saved = SimpleNamespace(
+        study=small.study,
+        settings=MediationSettings(text=["chain", "length"]),
+        contrasts=[Contrast(treated="shots", control="direct")],
+    )
+    texts = text_study(saved, chains)
+    page = read(build_report(small.effect, replace(small.mediation, texts=texts), MANIFEST, small.study))
+    rows = body(page.tables["texts"])
+    for name, cells in rows.items():
+        nie, pure = (texts.set.part(label, by=name) for label in ("nie", "pure_nie"))
+        assert cells[:3] == [nie.estimate, nie.ci_low, nie.ci_high]
+        assert cells[4:7] == [pure.estimate, pure.ci_low, pure.ci_high]
+        assert cells[3] == texts.set.part("nde", by=name).estimate
+    assert list(rows) == ["chain", "length"]
+    held = body(page.tables["texts-beside"])["length"]
+    one = texts.beside.part("nie", by="length")
+    assert held[:3] == [one["measured"], one["set"], one.estimate]
+    for said in (texts.set.sentence, texts.measured.sentence, texts.beside.sentence, *texts.notes):
+        assert said in page.words
+    assert "Between prompt and answer: what the chain carries" in [text for _, text in page.headings]
+    bare = read(build_report(small.effect, small.mediation, MANIFEST, small.study))
+    assert "texts" not in bare.tables
 
 
 def test_without_statistical_mediation_the_page_says_why(small, monkeypatch):

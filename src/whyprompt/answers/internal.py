@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from whyprompt.answers.chains import compute_chains, lack_chains, read_chains, text_study
 from whyprompt.answers.pairs import chosen_items, study_pairs
 from whyprompt.answers.related import relate, relation_table
 from whyprompt.answers.saved import Kept, Saved
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from whyprompt.answers.chains import TextStudy
     from whyprompt.mediation.capture import AttentionCapture, HeadCapture
     from whyprompt.mediation.engine.sites import Kind
     from whyprompt.mediation.inference import HeadInference
@@ -104,6 +106,9 @@ class StudyMediation(AroundResult):
     relations : Result or None
         Of `relate_heads`: paths, interactions and the joint effect of the heads with the largest effects;
         None where the study does not ask for them, or they were not computed yet.
+    texts : TextStudy or None
+        The chain before the answer as mediator, ``set``, ``measured`` and ``beside`` each a `Result` or None,
+        with ``notes``; None where the study does not ask (``mediation.text``), or it was not computed yet.
     """
 
     study: str
@@ -123,6 +128,7 @@ class StudyMediation(AroundResult):
     item_tasks: dict[str, str]
     sentence: str
     relations: Result | None = None
+    texts: TextStudy | None = None
 
     def _held(self) -> Result:
         return self.main.inference
@@ -172,6 +178,7 @@ class StudyMediation(AroundResult):
             },
             "statistical_note": self.comparison_note,
             "relations": None if self.relations is None else self.relations.to_dict(),
+            "text": None if self.texts is None else plain(self.texts._asdict()),
             "numerical_floor": self.main.sweep.floor,
             "notes": list(self.notes),
             "sentence": self.sentence,
@@ -212,6 +219,9 @@ class StudyMediation(AroundResult):
             blocks.append(_floor(self.main, self.placebo))
         if self.comparison is not None:
             blocks.append(self.comparison.sentence)
+        if self.texts is not None:
+            said = (self.texts.set, self.texts.measured, self.texts.beside)
+            blocks += [*(one.sentence for one in said if one is not None), *self.texts.notes]
         return "\n\n".join(blocks)
 
 
@@ -289,7 +299,7 @@ def study_mediation(
     *,
     progress: Progress | None = None,
 ) -> StudyMediation:
-    """Sweep every head in a study's contrasts, and search for the set that carries the effect.
+    """Sweep every head in a study's contrasts, search for the set that carries the effect, and set texts.
 
     Finished items are kept in ``folder/mediation``; an interrupted sweep goes on where it was.
 
@@ -318,11 +328,11 @@ def study_mediation(
     report = progress or (lambda _done, _total, _text: None)
     saved = Saved.open(study, folder, frame)
     kept, related = _whole(saved, report)
-    if kept is None or (related is None and saved.relations):
+    if kept is None or (related is None and saved.relations) or lack_chains(saved):
         with saved.writing():
             # Another process may have finished meanwhile.
             kept, related = _whole(saved, report)
-            if kept is None or (related is None and saved.relations):
+            if kept is None or (related is None and saved.relations) or lack_chains(saved):
                 _compute(saved, frame, report, swept=kept is not None)
                 kept, related = saved.read(), saved.related()
                 assert kept is not None
@@ -384,6 +394,8 @@ def _compute(saved: Saved, frame: pd.DataFrame, report: Progress, *, swept: bool
         )
     report(0, 0, "loading the model")
     lm = load_model(**study.model.model_dump())
+    if lack_chains(saved):
+        compute_chains(lm, saved, frame, report)
     with model_from(Loader(lm.described(), study.model)):
         if not swept:
             _compute_with(lm, saved, frame, report)
@@ -455,6 +467,7 @@ def _pictures(
 
 
 def _gather(saved: Saved, kept: Kept, related: Sweep | None) -> StudyMediation:
+    chains = read_chains(saved)
     study, settings = saved.study, saved.settings
     sweeps, search, attention, capture = kept
 
@@ -504,6 +517,7 @@ def _gather(saved: Saved, kept: Kept, related: Sweep | None) -> StudyMediation:
         if related is None
         else relations(related, picked=True, level=settings.level, random_state=study.seeds.analysis),
         item_tasks=saved.item_tasks,
+        texts=None if chains is None else text_study(saved, chains),
         sentence=(
             f"{main.contrast.treated!r} against {main.contrast.control!r}, on items of "
             f"{_listed(saved.item_tasks)}: {main.inference.sentence}"

@@ -60,17 +60,18 @@ def study_pairs(
             codec,
             item_id=item.item_id,
             cluster=item.cluster or item.item_id,
-            prompt0=_prompt(study, contrast.control, item, pool, codec, frame),
-            prompt1=_prompt(study, contrast.treated, item, pool, codec, frame),
+            prompt0=rendered(study, contrast.control, item, pool, codec, frame),
+            prompt1=rendered(study, contrast.treated, item, pool, codec, frame),
             arms=(contrast.control, contrast.treated),
         )
         for item in items
     ]
 
 
-def _prompt(
+def rendered(
     study: Study, arm: str, item: Item, pool: ItemPool, codec: PromptCodec, frame: pd.DataFrame
 ) -> Prompt:
+    """Render one arm of an item as the study's first repetition did, with the chain that the model wrote."""
     prompt = render(item, study.arms[arm], name=arm, pool=pool, renderer=codec, seed=study.seeds.shots)
     if prompt.reasoning_first is None:
         return prompt

@@ -78,8 +78,8 @@ class Saved:
             "model": model,
             # The search and the attention are of this one.
             "contrast": [contrasts[0].treated, contrasts[0].control],
-            # How heads are related is added to what there is, in files of its own.
-            "settings": settings.model_dump(mode="json", exclude={"relate", "paths"}),
+            # How heads are related, and what is done with texts, is in files of its own.
+            "settings": settings.model_dump(mode="json", exclude={"relate", "paths", "text"}),
             "seed": study.seeds.analysis,
         }
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]

@@ -32,7 +32,9 @@ _Charts = Annotated[bool, typer.Option("--charts/--no-charts", help="Draw the ex
 
 @app.command()
 def table(
-    name: Annotated[str, typer.Argument(help="'log', 'gaps', 'paired' or 'rollout'.", metavar="NAME")],
+    name: Annotated[
+        str, typer.Argument(help="'log', 'gaps', 'paired', 'rollout' or 'texts'.", metavar="NAME")
+    ],
     path: Annotated[Path, typer.Argument(help="Gets it: .csv or .parquet.", metavar="FILE")],
     as_json: AsJson = False,
 ) -> None:

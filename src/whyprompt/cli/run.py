@@ -244,7 +244,7 @@ def mediate(
     no_code: NoCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find the attention heads through which a study's arms act. Resumes where it was stopped."""
+    """Find the attention heads, and texts, through which a study's arms act. Resumes where it was stopped."""
     from whyprompt._progress import show_progress
     from whyprompt.answers.verbs import run_mediation
 

@@ -13,7 +13,7 @@ from whyprompt.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-NAMES = ("gaps", "log", "paired", "rollout")
+NAMES = ("gaps", "log", "paired", "rollout", "texts")
 
 
 def load_example(name: str) -> pd.DataFrame:
@@ -21,13 +21,14 @@ def load_example(name: str) -> pd.DataFrame:
 
     Parameters
     ----------
-    name : {"gaps", "log", "paired", "rollout"}
+    name : {"gaps", "log", "paired", "rollout", "texts"}
         ``"paired"``: 600 generated questions of six families, each under both prompts of this project's
         example study, as the embedded model answered them. ``"log"``: the same items with one prompt each,
         as a router would have chosen it; what is true of them is in ``"paired"``. ``"gaps"``: the log with
         every seventh ``difficulty`` or so lost, of long questions more often. ``"rollout"``: 1,080
         simulated trials of six routes over thirty days, three of which changed their prompt, which raises
-        the chance of a right answer by 0.08.
+        the chance of a right answer by 0.08. ``"texts"``: 80 questions for a name in a short text,
+        each answered by the embedded model when asked for the name (``"brief"``) and for a ``"sentence"``.
 
     Returns
     -------
@@ -38,7 +39,9 @@ def load_example(name: str) -> pd.DataFrame:
         model; ``prompt_tokens``, which the arm changes; ``correct``, 0 or 1; ``score``, the log-probability
         of the right answer in nats. ``"log"`` also has ``drawn``, the arm that a fair coin named: the router
         mostly followed it, and gave worked examples more often to what is hard and long. ``"rollout"`` has
-        ``started_at``, ``route``, ``arm``, ``difficulty`` and ``correct``.
+        ``started_at``, ``route``, ``arm``, ``difficulty`` and ``correct``. ``"texts"`` has ``item_id``,
+        ``arm``, ``difficulty`` (statements in the text), ``completion``, ``completion_tokens`` and ``f1``,
+        the overlap of its words with the name's, 0 to 1.
 
     Raises
     ------

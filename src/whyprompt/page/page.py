@@ -13,7 +13,7 @@ from whyprompt._files import read_json, whole_file
 from whyprompt.charts import render
 from whyprompt.effects.headline import question as asked
 from whyprompt.errors import DataError, StoreError, WhypromptError
-from whyprompt.page import closing, external, internal, logs
+from whyprompt.page import closing, external, internal, logs, texts
 from whyprompt.page.blocks import Section
 from whyprompt.page.external import Material
 from whyprompt.page.items import who
@@ -45,6 +45,7 @@ _PARTS = {
     "who": ("Items that changed", who),
     "heads": ("Inside the model: which heads carry it", internal.heads),
     "levels": ("The two levels joined", internal.levels),
+    "texts": ("Between prompt and answer: what the chain carries", texts.texts),
     "design": ("Design and data", external.design),
     "overlap": ("Overlap and balance", external.overlap),
     "sensitivity": ("Sensitivity", logs.sensitivity),

@@ -369,7 +369,7 @@ def contrast_mediations(result: MediationResult, other: MediationResult, *, leve
 
     def difference(name: str) -> Estimate:
         one, two = (cast("float", r.part(name).estimate) for r in (result, other))
-        return _estimate(name, result.draws[name] - other.draws[name], one - two, level)
+        return estimate_of_draws(name, result.draws[name] - other.draws[name], one - two, level)
 
     acme = difference("acme")
     return Result(
@@ -384,7 +384,10 @@ def contrast_mediations(result: MediationResult, other: MediationResult, *, leve
     )
 
 
-def _estimate(label: str, draws: Array, centre: float, level: float, n: int | None = None) -> Estimate:
+def estimate_of_draws(
+    label: str, draws: Array, centre: float, level: float, n: int | None = None
+) -> Estimate:
+    """Make an estimate of draws: percentiles, and p with the sample itself counted as one draw."""
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     tail = 1 + min(int((draws >= 0).sum()), int((draws <= 0).sum()))
     return Estimate(
@@ -407,7 +410,7 @@ def _estimates(
         draws[key] = draws[part] / draws["total_effect"]
         # A ratio has no mean to speak of; its median is what the draws settle.
         centre[key] = float(np.median(draws[key])) if by_draws else centre[part] / centre["total_effect"]
-    return {k: _estimate(k, v, centre[k], level, n) for k, v in draws.items()}
+    return {k: estimate_of_draws(k, v, centre[k], level, n) for k, v in draws.items()}
 
 
 def _sentence(

@@ -173,9 +173,16 @@ def logits_at(lm: LocalModel, rows: NDArray[np.int64], **inputs: Any) -> tuple[t
     keep = torch.from_numpy(rows).to(lm.device)
     if "logits_to_keep" in inspect.signature(lm.model.forward).parameters:
         output = lm.model(**inputs, logits_to_keep=keep)
-        return output.logits.float(), output
+        return _whole_precision(output.logits), output
     output = lm.model(**inputs)
-    return output.logits[:, keep].float(), output
+    return _whole_precision(output.logits[:, keep]), output
+
+
+def _whole_precision(logits: torch.Tensor) -> torch.Tensor:
+    """Give half precision as float32, and leave float64 what it is."""
+    import torch
+
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def wanted_nodes(requests: Requests, pack: Pack) -> list[NDArray[np.int64]]:
