@@ -236,7 +236,7 @@ def test_no_legend_of_a_dark_page_is_black(visit):
 
 
 def head(layer, number):
-    return f'.wide [data-head][aria-label^="layer {layer} head {number}:"]'
+    return f'.wide [data-head][aria-label^="head {layer}.{number}:"]'
 
 
 def shown(driver):
@@ -325,7 +325,7 @@ def test_a_head_that_is_clicked_shows_its_items_and_attention(visit, small):
         assert_shows(driver, small, layer, number)
         pressed = driver.find_elements(By.CSS_SELECTOR, '.wide [aria-pressed="true"]')
         assert len(pressed) == 1
-        assert pressed[0].get_attribute("aria-label").startswith(f"layer {layer} head {number}:")
+        assert pressed[0].get_attribute("aria-label").startswith(f"head {layer}.{number}:")
     assert driver.get_log("browser") == []
 
 
