@@ -187,6 +187,15 @@ def test_a_step_between_z_and_the_output_projection(monkeypatch):
         set_sweep(model, [p], {"two": SETS["two into one"]}, mediator="direct_path")
 
 
+def test_the_margin_along_a_path_is_that_of_two_answers():
+    model, p = tiny.make("llama"), pair(foil_ids=(8, 3, 4))
+    foil = type(p)(item_id=p.item_id, ids0=p.ids0, ids1=p.ids1, answer_ids=p.foil_ids)
+    gold, other = (set_sweep(model, [q], SETS, mediator="direct_path") for q in (p, foil))
+    margin = set_sweep(model, [p], SETS, mediator="direct_path", outcome="margin")
+    np.testing.assert_allclose(margin.nie, gold.nie - other.nie, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(margin.y01, gold.y01 - other.y01, rtol=0, atol=1e-11)
+
+
 def test_a_path_of_one_head_is_the_head_and_sets_of_such_are_joint():
     model, p = tiny.make("qwen2"), pair()
     path = set_sweep(model, [p], {"a": [(1, 2)], "b": [[(0, 1)], [(2, 3)]]}, mediator="path")
