@@ -282,6 +282,15 @@ def test_a_model_that_changes_within_a_run_is_told(proxy, plan, tmp_path):
     load_trials(study, tmp_path)
 
 
+def test_replies_that_no_longer_name_a_model_are_told(proxy, plan, tmp_path):
+    link, kept = proxy(), ("choices", "usage")
+    link.after = lambda _body, reply: reply if link.sent <= 6 else {k: reply[k] for k in kept}
+    study = plan(link.url, n=6, model={"limits": {"concurrency": 1}})
+    told = [n for n in run_study(study, tmp_path).notices if "changed within the run" in n]
+    assert len(told) == 1
+    assert "no model named (6)" in told[0]
+
+
 def test_arms_that_different_models_answered_are_not_compared(proxy, plan, tmp_path):
     link = proxy(after=renamed(lambda body: "Please" in json.dumps(body)))
     study = plan(link.url, n=3)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _P = 1e-3
+_UNNAMED = "no model named"
 
 
 def drift(frame: pd.DataFrame) -> list[str]:
@@ -33,7 +34,11 @@ def drift(frame: pd.DataFrame) -> list[str]:
     """
     if "answered_by" not in frame:
         return []
-    seen = frame[frame["answered_by"].notna()]
+    # A reply that names no model may be another's: it counts as one of its own.
+    seen = frame
+    if "error" in frame:
+        seen = frame[frame["answered_by"].notna() | frame["error"].isna()]
+    seen = seen.assign(answered_by=seen["answered_by"].fillna(_UNNAMED))
     counts = seen["answered_by"].value_counts()
     if len(counts) < 2:
         return []
