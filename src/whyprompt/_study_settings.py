@@ -281,6 +281,13 @@ class MediationSettings(Strict):
 
     contrast: Contrast | None = None
     mediator: Literal["head_output"] = "head_output"
+    outcome: Literal["log_prob", "prob", "margin", "first_token"] = Field(
+        default="log_prob",
+        description=(
+            "What effects are on: the gold answer's log-probability; its probability; its log odds over the "
+            "item's first wrong choice; or whether its first token is the model's first choice."
+        ),
+    )
     sites: list[str] = Field(
         default_factory=list,
         description=(
@@ -336,6 +343,32 @@ class MediationSettings(Strict):
         description="Whether what lies between two heads passes on what the first one does (path), or all of "
         "it is held (direct_path).",
     )
+    flips: Annotated[int, Field(ge=1)] | list[str] | None = Field(
+        default=None,
+        description="Whether what the model writes flips under a patch: of so many heads, those with the "
+        "largest effects, or of the sites named, each alone and all together. Scored by the study's first "
+        "outcome that reads what is written, exact_match among them.",
+    )
+    directions: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Whether the effect of so many heads, those with the largest effects, is one direction "
+        "each, learned on some items and tried on the others.",
+    )
+
+    @field_validator("flips")
+    @classmethod
+    def _name_flips(cls, value: int | list[str] | None) -> int | list[str] | None:
+        from whyprompt.mediation.engine.sites import as_sites
+
+        if not isinstance(value, list):
+            return value
+        try:
+            sites = as_sites(value)
+        except MediationError as error:
+            raise ValueError(f"{error.message}: {error.hint}") from None
+        if not sites or len(set(sites)) < len(sites):
+            raise ValueError("name at least one site, and each once")
+        return value
 
     @field_validator("sites")
     @classmethod

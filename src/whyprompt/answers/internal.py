@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from whyprompt.answers.beyond import Beyond, flip, flip_table, flips_of, learn_directions, written_outcome
 from whyprompt.answers.chains import compute_chains, lack_chains, read_chains, text_study
 from whyprompt.answers.pairs import chosen_items, study_pairs
 from whyprompt.answers.related import relate, relation_table
 from whyprompt.answers.saved import Kept, Saved
 from whyprompt.errors import MediationError, StoreError
 from whyprompt.mediation.capture import capture_attention, capture_heads
+from whyprompt.mediation.directions import judge_directions
 from whyprompt.mediation.inference import contrast_heads, infer_heads
 from whyprompt.mediation.measured.compare import compare_mediation
 from whyprompt.mediation.relations import relations
@@ -109,6 +111,11 @@ class StudyMediation(AroundResult):
     texts : TextStudy or None
         The chain before the answer as mediator, ``set``, ``measured`` and ``beside`` each a `Result` or None,
         with ``notes``; None where the study does not ask (``mediation.text``), or it was not computed yet.
+    flips : Result or None
+        Whether what the model writes flips: a row a set and way, with ``items_up`` and ``items_down``, how
+        many items have a positive and a negative effect. None as of `relations`.
+    directions : Result or None
+        Of `head_directions`. None as of `relations`.
     """
 
     study: str
@@ -129,6 +136,8 @@ class StudyMediation(AroundResult):
     sentence: str
     relations: Result | None = None
     texts: TextStudy | None = None
+    flips: Result | None = None
+    directions: Result | None = None
 
     def _held(self) -> Result:
         return self.main.inference
@@ -177,7 +186,14 @@ class StudyMediation(AroundResult):
                 "sentence": self.comparison.sentence,
             },
             "statistical_note": self.comparison_note,
-            "relations": None if self.relations is None else self.relations.to_dict(),
+            **{
+                name: None if found is None else found.to_dict()
+                for name, found in (
+                    ("relations", self.relations),
+                    ("flips", self.flips),
+                    ("directions", self.directions),
+                )
+            },
             "text": None if self.texts is None else plain(self.texts._asdict()),
             "numerical_floor": self.main.sweep.floor,
             "notes": list(self.notes),
@@ -213,6 +229,10 @@ class StudyMediation(AroundResult):
             blocks.append(f"No set of heads was searched for: {self.search_note}.")
         if self.relations is not None:
             blocks += [self.relations.sentence, relation_table(self.relations)]
+        if self.flips is not None:
+            blocks += [self.flips.sentence, flip_table(self.flips)]
+        if self.directions is not None:
+            blocks.append(self.directions.sentence)
         blocks += [f"{study.name}: {study.inference.sentence}" for study in self.further]
         blocks += [f"{name}: {inference.sentence}" for name, inference in self.differences.items()]
         if self.placebo is not None:
@@ -327,20 +347,20 @@ def study_mediation(
     """
     report = progress or (lambda _done, _total, _text: None)
     saved = Saved.open(study, folder, frame)
-    kept, related = _whole(saved, report)
-    if kept is None or (related is None and saved.relations) or lack_chains(saved):
+    kept, beyond = _whole(saved, report)
+    if kept is None or beyond.lacking(saved) or lack_chains(saved):
         with saved.writing():
             # Another process may have finished meanwhile.
-            kept, related = _whole(saved, report)
-            if kept is None or (related is None and saved.relations) or lack_chains(saved):
-                _compute(saved, frame, report, swept=kept is not None)
-                kept, related = saved.read(), saved.related()
+            kept, beyond = _whole(saved, report)
+            if kept is None or beyond.lacking(saved) or lack_chains(saved):
+                _compute(saved, frame, report, swept=kept is not None, beyond=beyond.lacking(saved))
+                kept, beyond = saved.read(), Beyond.read(saved)
                 assert kept is not None
-    return _gather(saved, kept, related)
+    return _gather(saved, kept, beyond)
 
 
-def _whole(saved: Saved, report: Progress) -> tuple[Kept | None, Sweep | None]:
-    """Read a mediation and its relations; None for what is not finished, or damaged, which is said."""
+def _whole(saved: Saved, report: Progress) -> tuple[Kept | None, Beyond]:
+    """Read a mediation and what goes beyond; None for what is not finished, or damaged, which is said."""
 
     def read(what: Callable[[], _Read | None]) -> _Read | None:
         try:
@@ -349,7 +369,7 @@ def _whole(saved: Saved, report: Progress) -> tuple[Kept | None, Sweep | None]:
             report(0, 0, f"{error.message}: computed again")
             return None
 
-    return read(saved.read), read(saved.related)
+    return read(saved.read), Beyond.read(saved, read)
 
 
 def load_mediation(study: Study, folder: str | Path, frame: pd.DataFrame) -> StudyMediation | None:
@@ -373,7 +393,7 @@ def load_mediation(study: Study, folder: str | Path, frame: pd.DataFrame) -> Stu
     """
     saved = Saved.open(study, folder, frame)
     kept = saved.read()
-    return None if kept is None else _gather(saved, kept, saved.related())
+    return None if kept is None else _gather(saved, kept, Beyond.read(saved))
 
 
 def _named(report: Progress, name: str) -> Progress:
@@ -381,7 +401,9 @@ def _named(report: Progress, name: str) -> Progress:
     return lambda done, total, _text: report(done, total, name)
 
 
-def _compute(saved: Saved, frame: pd.DataFrame, report: Progress, *, swept: bool) -> None:
+def _compute(
+    saved: Saved, frame: pd.DataFrame, report: Progress, *, swept: bool, beyond: tuple[str, ...]
+) -> None:
     from whyprompt.mediation.engine.apart import model_from
     from whyprompt.trials.models.load import load_model
     from whyprompt.trials.models.remote import Loader
@@ -392,6 +414,8 @@ def _compute(saved: Saved, frame: pd.DataFrame, report: Progress, *, swept: bool
             f"study {study.name!r} runs on an endpoint, and heads are set and cut in a model's own weights",
             hint="run the study on a local model: model: {name: ...}",
         )
+    if saved.flips:
+        written_outcome(study)
     report(0, 0, "loading the model")
     lm = load_model(**study.model.model_dump())
     if lack_chains(saved):
@@ -399,8 +423,9 @@ def _compute(saved: Saved, frame: pd.DataFrame, report: Progress, *, swept: bool
     with model_from(Loader(lm.described(), study.model)):
         if not swept:
             _compute_with(lm, saved, frame, report)
-        if saved.relations:
-            relate(lm, saved, frame, report)
+        for name, run in (("relations", relate), ("flips", flip), ("directions", learn_directions)):
+            if name in beyond:
+                run(lm, saved, frame, report)
 
 
 def _compute_with(lm: LocalModel, saved: Saved, frame: pd.DataFrame, report: Progress) -> None:
@@ -419,6 +444,7 @@ def _compute_with(lm: LocalModel, saved: Saved, frame: pd.DataFrame, report: Pro
             ["head", *settings.sites],
             mediator=settings.mediator,
             tokens=settings.tokens,
+            outcome=settings.outcome,
             done=done,
             on_pair=saved.keeper(contrast),
             progress=_named(report, name),
@@ -466,9 +492,10 @@ def _pictures(
     return tuple(out)
 
 
-def _gather(saved: Saved, kept: Kept, related: Sweep | None) -> StudyMediation:
+def _gather(saved: Saved, kept: Kept, beyond: Beyond) -> StudyMediation:
     chains = read_chains(saved)
     study, settings = saved.study, saved.settings
+    how: dict[str, Any] = {"level": settings.level, "random_state": study.seeds.analysis}
     sweeps, search, attention, capture = kept
 
     def studied(contrast: Contrast, sweep: Sweep) -> HeadStudy:
@@ -513,9 +540,11 @@ def _gather(saved: Saved, kept: Kept, related: Sweep | None) -> StudyMediation:
         capture=capture,
         comparison=comparison,
         comparison_note=why,
-        relations=None
-        if related is None
-        else relations(related, picked=True, level=settings.level, random_state=study.seeds.analysis),
+        relations=None if beyond.relations is None else relations(beyond.relations, picked=True, **how),
+        flips=None if beyond.flips is None else flips_of(beyond.flips, main.contrast, **how),
+        directions=None
+        if beyond.directions is None
+        else judge_directions(beyond.directions, level=settings.level),
         item_tasks=saved.item_tasks,
         texts=None if chains is None else text_study(saved, chains),
         sentence=(

@@ -54,18 +54,36 @@ def study_pairs(
 
     Prompts that do not end in one cue, or tokenise the answer differently, are a `MediationError`.
     """
-    pool = items_of(study)
-    return [
-        pair_from_rendered(
-            codec,
-            item_id=item.item_id,
-            cluster=item.cluster or item.item_id,
-            prompt0=rendered(study, contrast.control, item, pool, codec, frame),
-            prompt1=rendered(study, contrast.treated, item, pool, codec, frame),
-            arms=(contrast.control, contrast.treated),
+    pool, out = items_of(study), []
+    margin = study.mediation is not None and study.mediation.outcome == "margin"
+    for item in items:
+        prompts = [
+            rendered(study, arm, item, pool, codec, frame) for arm in (contrast.control, contrast.treated)
+        ]
+        out.append(
+            pair_from_rendered(
+                codec,
+                item_id=item.item_id,
+                cluster=item.cluster or item.item_id,
+                prompt0=prompts[0],
+                prompt1=prompts[1],
+                arms=(contrast.control, contrast.treated),
+                foil=prompts[0].separator + _wrong_choice(item) if margin else None,
+            )
         )
-        for item in items
-    ]
+    return out
+
+
+def _wrong_choice(item: Item) -> str:
+    """Give an item's first choice that is not the answer."""
+    wrong = [choice for choice in item.choices if choice != item.answer]
+    if not wrong or item.answer not in item.choices:
+        raise MediationError(
+            f"item {item.item_id!r} has no wrong choice beside its answer, which mediation.outcome: margin "
+            "needs",
+            hint="name the column of choices: columns: {choices: ...}, or take another outcome",
+        )
+    return wrong[0]
 
 
 def rendered(

@@ -34,6 +34,7 @@ def relate(
         pairs,
         top_heads(main, settings.relate),
         mediator=settings.paths,
+        outcome=settings.outcome,
         tokens=cast("Tokens", main.tokens),
         done=done,
         on_pair=saved.keeper(saved.relations),

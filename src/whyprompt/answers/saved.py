@@ -2,7 +2,9 @@
 
 ``mediation/FINGERPRINT/`` beside the store holds ``TREATED-CONTROL.jsonl`` (potential outcomes of each item),
 ``TREATED-CONTROL.json`` (the grid of heads), ``relate4.path.jsonl`` and ``.json`` (the same of paths and sets
-of so many heads, where they are asked for), ``rest.json`` and ``attention.npz`` (the set found, attention).
+of so many heads, where they are asked for), ``flips3.jsonl`` and ``.json`` (of what the model writes),
+``directions3.json`` (what heads' directions do on items they were not learned on), ``rest.json`` and
+``attention.npz`` (the set found, attention).
 The fingerprint covers the trials, the model and the settings: what belongs to another study is never read.
 All of it can be computed again, so a damaged file is computed again, or named.
 """
@@ -25,6 +27,7 @@ from whyprompt._files import file_errors, lock_for, read_json, whole_file, write
 from whyprompt.answers.pairs import chosen_items, study_contrasts
 from whyprompt.errors import StoreError
 from whyprompt.mediation.capture import AttentionCapture, HeadCapture
+from whyprompt.mediation.directions import judge_directions
 from whyprompt.mediation.engine.sites import as_sites
 from whyprompt.mediation.results import PairOutcomes, Sweep, heads_of
 from whyprompt.mediation.search import HeadSearch
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
 # Raised when the same study and model would give other numbers.
 _FORMAT = 5
+_BEYOND = {"relate", "paths", "flips", "directions", "text"}
 _DELETE = "delete it and run again: whyprompt mediate STUDY computes what is missing, and only that"
 
 Kept = tuple[list[Sweep], HeadSearch | str, tuple[HeadCapture, ...], AttentionCapture]
@@ -78,8 +82,8 @@ class Saved:
             "model": model,
             # The search and the attention are of this one.
             "contrast": [contrasts[0].treated, contrasts[0].control],
-            # How heads are related, and what is done with texts, is in files of its own.
-            "settings": settings.model_dump(mode="json", exclude={"relate", "paths", "text"}),
+            # What is asked of heads beyond their sweep, and of texts, is in files of its own.
+            "settings": settings.model_dump(mode="json", exclude=_BEYOND),
             "seed": study.seeds.analysis,
         }
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
@@ -115,10 +119,38 @@ class Saved:
         many = self.settings.relate
         return "" if many is None else f"relate{many}.{self.settings.paths}"
 
-    def related(self) -> Sweep | None:
-        """Read that sweep; None where it is not asked for, or was not finished."""
-        asked = self.relations and self._grid(self.relations).is_file()
-        return self.sweep(self.relations) if asked else None
+    @property
+    def flips(self) -> str:
+        """The name of the sweep over what the model writes, or nothing where none is asked for."""
+        asked = self.settings.flips
+        if asked is None:
+            return ""
+        named = "" if isinstance(asked, int) else hashlib.sha256(repr(asked).encode()).hexdigest()[:8]
+        return f"flips{named or asked}"
+
+    @property
+    def directions(self) -> str:
+        """The name of what is kept of heads' directions, or nothing where none are asked for."""
+        many = self.settings.directions
+        return "" if many is None else f"directions{many}"
+
+    def further(self, name: str) -> Sweep | None:
+        """Read a sweep by its name; None where it is not asked for, or was not finished."""
+        return self.sweep(name) if name and self._grid(name).is_file() else None
+
+    def tried(self) -> dict[str, Any] | None:
+        """Read what was tried of heads' directions; None where it is not asked for, or was not finished."""
+        path = self._grid(self.directions)
+        if not self.directions or not path.is_file():
+            return None
+        with _reading(path):
+            found: dict[str, Any] = read_json(path, hint=_DELETE)
+            judge_directions(found, level=self.settings.level)
+        return found
+
+    def keep_tried(self, tried: dict[str, Any]) -> None:
+        """Keep what was tried of heads' directions."""
+        write_json(self._grid(self.directions), tried)
 
     def outcomes(self, contrast: Contrast | str) -> dict[str, PairOutcomes]:
         """Read the finished items of one sweep; a line that is not whole is an item not finished."""
@@ -157,6 +189,7 @@ class Saved:
                 "n_heads": sweep.n_heads,
                 "sites": [str(site) for site in sweep.sites],
                 "paths": sweep.paths,
+                "sets": {k: [str(site) for site in own] for k, own in sweep.sets.items() if not sweep.paths},
                 "floor": sweep.floor,
                 "notes": list(sweep.notes),
             },
@@ -178,6 +211,7 @@ class Saved:
             sites = as_sites(map(_text, grid["sites"]))
             paths = {_text(k): tuple(map(_heads, own)) for k, own in grid["paths"].items()}
             sets = {k: as_sites(dict.fromkeys(h for path in own for h in path)) for k, own in paths.items()}
+            sets |= {_text(k): as_sites(map(_text, own)) for k, own in grid["sets"].items()}
             every = [*sites, *(site for own in sets.values() for site in own)]
             if not all(s.layer < n_layers for s in every) or any(h >= n_heads for _, h in heads_of(every)):
                 raise ValueError("sites outside the model")
@@ -188,7 +222,7 @@ class Saved:
             values = [getattr(r, name) for r in rows]
             if any(v is None for v in values):
                 return None
-            if any(v.shape != (len(paths) or len(sites),) for v in values):
+            if any(v.shape != (len(sets) or len(sites),) for v in values):
                 raise StoreError(
                     f"{self._lines(contrast)} is damaged: a line has not one value a site", hint=_DELETE
                 )

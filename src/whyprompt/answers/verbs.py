@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from whyprompt._files import write_json
 from whyprompt.answers.external import StudyEffect, study_effect
 from whyprompt.answers.internal import StudyMediation, study_mediation
-from whyprompt.errors import WhypromptError
+from whyprompt.errors import MediationError, WhypromptError
+from whyprompt.mediation.engine.sites import as_sites
 from whyprompt.study import MediationSettings, load_study
 from whyprompt.trials.run import load_trials
 
@@ -48,6 +49,9 @@ def run_mediation(
     *,
     relate: int | None = None,
     paths: Literal["path", "direct_path"] | None = None,
+    outcome: Literal["log_prob", "prob", "margin", "first_token"] | None = None,
+    flips: int | list[str] | None = None,
+    directions: int | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> StudyMediation:
     """Answer a study file's question at the internal level, and save the answer.
@@ -59,8 +63,8 @@ def run_mediation(
     out : str or Path
         Folder of its results; gets ``mediation.json`` and the folder ``mediation``. Where they
         cannot be written, a finished mediation is read, and a warning says that the answer is not kept.
-    relate, paths
-        In place of the study's own ``mediation.relate`` and ``mediation.paths``.
+    relate, paths, outcome, flips, directions
+        In place of the study's own keys under ``mediation``.
     progress : callable, optional
         Called as ``progress(done, total, text)``.
 
@@ -74,13 +78,31 @@ def run_mediation(
         If the study was not run, or its arms cannot be compared inside the model.
     """
     plan = load_study(study)
-    asked = {k: v for k, v in (("relate", relate), ("paths", paths)) if v is not None}
+    _check_flips(flips)
+    given = {
+        "relate": relate,
+        "paths": paths,
+        "outcome": outcome,
+        "flips": flips,
+        "directions": directions,
+    }
+    asked = {name: value for name, value in given.items() if value is not None}
     if asked:
         settings = (plan.mediation or MediationSettings()).model_copy(update=asked)
         plan = plan.model_copy(update={"mediation": settings})
     answer = study_mediation(plan, out, load_trials(plan, out), progress=progress)
     _keep(Path(out) / "mediation.json", answer)
     return answer
+
+
+def _check_flips(flips: int | list[str] | None) -> None:
+    """Refuse what names no heads, before the model is loaded."""
+    sites = as_sites(flips) if isinstance(flips, list) else ()
+    if flips in (0, []) or len(set(sites)) < len(sites):
+        raise MediationError(
+            f"flips is {flips!r}",
+            hint="a number of heads, or sites by their names, each once: flips=['head 14.1']",
+        )
 
 
 def _keep(path: Path, answer: StudyEffect | StudyMediation) -> None:

@@ -70,6 +70,7 @@ whyprompt compare monday.eval tuesday.eval --changed
     _run.mediate: """
 whyprompt mediate study.yaml
 whyprompt mediate study.yaml --relate 4     # paths between the four heads with the largest effects
+whyprompt mediate study.yaml --flips 3      # does what the model writes flip without one of three heads?
 """,
     _run.report: """
 whyprompt report study.yaml               # writes runs/NAME/report.html

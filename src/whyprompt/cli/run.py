@@ -221,6 +221,16 @@ def _spread_over_reps(plan: Study, folder: Path) -> dict[str, Result]:
     }
 
 
+_OUTCOMES: dict[str, dict[str, Any]] = {"log_prob": {}, "prob": {}, "margin": {}, "first_token": {}}
+
+
+def _flipping(given: str | None) -> int | list[str] | None:
+    """Read how many heads, or which sites."""
+    if given is None:
+        return None
+    return int(given) if given.strip().isdecimal() else names(given)
+
+
 def mediate(
     study: StudyPath,
     out: Out = None,
@@ -241,6 +251,27 @@ def mediate(
             help="path: what lies between two heads passes on what the first does; direct_path: it is held."
         ),
     ] = None,
+    outcome: Annotated[
+        str | None,
+        typer.Option(
+            help="What effects are on: log_prob, prob, margin (over the first wrong choice) or first_token."
+            " Default: the study's mediation.outcome."
+        ),
+    ] = None,
+    flips: Annotated[
+        str | None,
+        typer.Option(
+            help="Does what the model writes flip? Of so many heads, those with the largest effects, or of"
+            " the sites named: 3, or 'head 14.1,mlp 7'. Default: the study's mediation.flips."
+        ),
+    ] = None,
+    directions: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Is the effect of so many heads, those with the largest effects, one direction each?",
+        ),
+    ] = None,
     no_code: NoCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -250,8 +281,18 @@ def mediate(
 
     plan, folder = opened(study, out, no_code=no_code)
     how: Any = None if paths is None else read_choice(paths, "--paths", {"path": {}, "direct_path": {}})[0]
+    on_what: Any = None if outcome is None else read_choice(outcome, "--outcome", _OUTCOMES)[0]
     with _placed(plan, on, workers, gpus_per_worker), show_progress("mediate") as progress:
-        answer = run_mediation(study, folder, relate=relate, paths=how, progress=progress)
+        answer = run_mediation(
+            study,
+            folder,
+            relate=relate,
+            paths=how,
+            outcome=on_what,
+            flips=_flipping(flips),
+            directions=directions,
+            progress=progress,
+        )
     put(answer.to_dict(), said(answer.summary()), as_json=as_json)
 
 

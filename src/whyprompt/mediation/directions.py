@@ -19,7 +19,7 @@ from whyprompt.mediation.sweep import check_heads, open_runtime
 from whyprompt.results import Estimate, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import torch
     from numpy.typing import NDArray
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from whyprompt._progress import Progress
     from whyprompt.mediation.engine.attention import LayerState, World
     from whyprompt.mediation.engine.engine import ModelRuntime
-    from whyprompt.mediation.engine.sites import Site
+    from whyprompt.mediation.engine.sites import Site, SiteLike
     from whyprompt.mediation.pairs import PromptPair
     from whyprompt.mediation.results import Head, Sweep
 
@@ -44,7 +44,7 @@ def head_directions(
     model: Any,  # noqa: ANN401  # a transformers model ships no type
     pairs: Sequence[PromptPair],
     *,
-    heads: Sequence[Head] | None = None,
+    heads: Sequence[SiteLike] | None = None,
     sweep: Sweep | None = None,
     top: int = 4,
     held_out: float = 0.5,
@@ -74,7 +74,7 @@ def head_directions(
     ----------
     model, pairs
         As in `head_sweep`.
-    heads : sequence of (layer, head), optional
+    heads : sequence of (layer, head) or str, optional
         By default the `top` ones of `sweep`, by the mean size of their effect in both directions on the
         search items, so that held-out items do not choose.
     sweep : Sweep, optional
@@ -119,6 +119,35 @@ def head_directions(
     >>> found.part("head 14.1", by="component share, NIE").words  # doctest: +SKIP
     """
     check_level(level)
+    tried = try_directions(
+        model,
+        pairs,
+        heads=heads,
+        sweep=sweep,
+        top=top,
+        held_out=held_out,
+        outcome=outcome,
+        max_extra_bytes=max_extra_bytes,
+        random_state=random_state,
+        progress=progress,
+    )
+    return judge_directions(tried, level=level)
+
+
+def try_directions(
+    model: Any,  # noqa: ANN401  # a transformers model ships no type
+    pairs: Sequence[PromptPair],
+    *,
+    heads: Sequence[SiteLike] | None = None,
+    sweep: Sweep | None = None,
+    top: int = 4,
+    held_out: float = 0.5,
+    outcome: DirectionOutcome = "log_prob",
+    max_extra_bytes: int = 256 << 20,
+    random_state: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Learn directions and try them, as `head_directions` does: item by item, as JSON can hold it."""
     if outcome not in get_args(DirectionOutcome):
         raise MediationError(f"unknown outcome {outcome!r}", hint="log_prob or prob")
     seen, unseen = split_items(pairs, held_out, random_state)
@@ -126,38 +155,56 @@ def head_directions(
     with open_runtime(model, pairs, max_extra_bytes) as runtime:
         chosen = as_sites(check_heads(ranked, runtime.n_layers, runtime.n_heads))
         learned = _learned(runtime, seen, chosen)
-        te: list[float] = []
         tried: list[_Tried] = []
         for pack in in_packs(runtime, unseen, kept=lambda p: _kept(runtime, p)):
             for one in _try_on(runtime, pack, chosen, learned, outcome):
-                te.append(one.te)
                 tried.append(one)
                 if progress is not None:
                     progress(len(tried), len(unseen), "held-out items")
-        model_type = runtime.model_type
-    clusters = [pair.cluster for pair in unseen]
+    return {
+        "outcome": outcome,
+        "directions": {str(site): v.tolist() for site, v in zip(chosen, learned, strict=True)},
+        "search_items": [pair.item_id for pair in seen],
+        "held_out_items": [pair.item_id for pair in unseen],
+        "clusters": [pair.cluster for pair in unseen],
+        "te": [one.te for one in tried],
+        "effects": {key: [one.effects[key].tolist() for one in tried] for key in tried[0].effects},
+        "cosines": [one.cosines for one in tried],
+    }
+
+
+def judge_directions(tried: Mapping[str, Any], *, level: float = 0.95) -> Result:
+    """Say of what `try_directions` gives how much of each head's effect its direction carries."""
+    clusters, names = tried["clusters"], [*tried["directions"]]
+    effects = {key: np.array(values) for key, values in tried["effects"].items()}
+    cosines = np.array(tried["cosines"]).mean(0)
     parts = tuple(
         part
-        for k, site in enumerate(chosen)
-        for way in _WAYS
-        for part in _parts(str(site), way, k, tried, clusters, level)
+        for k, name in enumerate(names)
+        for way in _WAYS.values()
+        for part in _parts(
+            name,
+            way,
+            {how: effects[f"{how}, {way}"][:, k] for how in _HOWS},
+            float(cosines[k]),
+            clusters,
+            level,
+        )
     )
-    overall = replace(mean_interval(te, cluster=clusters, level=level), label="total effect")
-    scale = scale_words(outcome)
+    scale = scale_words(tried["outcome"])
     out = Result(
         sentence="",
-        overall=overall,
+        overall=replace(mean_interval(tried["te"], cluster=clusters, level=level), label="total effect"),
         parts=parts,
         level=level,
         axis=f"effect on {scale}, or share of the head's own effect",
         figures={
-            "model": model_type,
-            "directions": {str(site): tuple(v.tolist()) for site, v in zip(chosen, learned, strict=True)},
-            "search_items": tuple(pair.item_id for pair in seen),
-            "held_out_items": tuple(pair.item_id for pair in unseen),
+            "directions": {name: tuple(v) for name, v in tried["directions"].items()},
+            "search_items": tuple(tried["search_items"]),
+            "held_out_items": tuple(tried["held_out_items"]),
         },
     )
-    return replace(out, sentence=_sentence(out, chosen, scale, len(set(clusters))))
+    return replace(out, sentence=_sentence(out, names, scale, len(set(clusters))))
 
 
 def _ranked(sweep: Sweep | None, seen: Sequence[PromptPair], top: int) -> tuple[Head, ...]:
@@ -223,7 +270,7 @@ class _Tried(NamedTuple):
     """One held-out item: its total effect, the effects of each head by way and how, and cosines."""
 
     te: float
-    effects: dict[tuple[str, str], Array]
+    effects: dict[str, Array]
     cosines: list[float]
 
 
@@ -255,7 +302,7 @@ def _try_on(
         effects = {}
         for way, how in keys:
             y = score_of(next(found), outcome)[1:]
-            effects[way, how] = clean[1] - y if way == "nie" else y - clean[0]
+            effects[f"{how}, {_WAYS[way]}"] = clean[1] - y if way == "nie" else y - clean[0]
         cosines = [
             _cosine(_difference(world0, world1, site).double().mean(0), v)
             for site, v in zip(chosen, learned, strict=True)
@@ -286,21 +333,19 @@ def _cosine(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def _parts(
-    label: str, way: str, k: int, tried: Sequence[_Tried], clusters: Sequence[str], level: float
+    label: str, way: str, values: Mapping[str, Array], cosine: float, clusters: Sequence[str], level: float
 ) -> Iterator[Estimate]:
-    values = {how: np.array([one.effects[way, how][k] for one in tried]) for how in _HOWS}
-    cosine = float(np.mean([one.cosines[k] for one in tried]))
     for how, x in values.items():
         mean = mean_interval(x, cluster=clusters, level=level)
         figures = {"cosine": cosine} if how == "own" else {}
-        yield replace(mean, label=label, by=f"{how}, {_WAYS[way]}", figures=figures)
+        yield replace(mean, label=label, by=f"{how}, {way}", figures=figures)
     for how in _HOWS[1:]:
         own = values["own"]
         low, high = share_interval(values[how], own, cluster=clusters, level=level)
         whole = float(own.mean())
         yield Estimate(
             label=label,
-            by=f"{how} share, {_WAYS[way]}",
+            by=f"{how} share, {way}",
             estimate=float(values[how].mean()) / whole if whole else None,
             ci_low=low,
             ci_high=high,
@@ -308,21 +353,21 @@ def _parts(
         )
 
 
-def _sentence(r: Result, chosen: Sequence[Site], scale: str, units: int) -> str:
+def _sentence(r: Result, names: Sequence[str], scale: str, units: int) -> str:
     n = len(r["held_out_items"])
     text = f"On {counted(n, 'held-out item')}, of effects on {scale}:"
-    for site in chosen[:_SAID]:
+    for name in names[:_SAID]:
         each = []
         for word in _WAYS.values():
-            own = r.part(str(site), by=f"own, {word}")
-            line, shift = (r.part(str(site), by=f"{how} share, {word}") for how in ("component", "shift"))
+            own = r.part(name, by=f"own, {word}")
+            line, shift = (r.part(name, by=f"{how} share, {word}") for how in ("component", "shift"))
             each.append(
                 f"of its {word} of {own.estimate:.3g} ({interval_words(*own.ends)}) the component along its "
                 f"mean difference carries {percent_words(line.estimate)} "
                 f"({share_words(line, percent(r.level))}) and that difference itself "
                 f"{percent_words(shift.estimate)} ({share_words(shift, percent(r.level))})"
             )
-        text += f" {site}: {'; '.join(each)}."
+        text += f" {name}: {'; '.join(each)}."
     if units < FEW:
         text += f" With {units} held-out sampling units the intervals are rough: add items."
     return text

@@ -10,6 +10,7 @@ from whyprompt import charts
 from whyprompt._words import counted, format_number
 from whyprompt.charts.style import span
 from whyprompt.errors import MediationError
+from whyprompt.page.beyond import directions, flips
 from whyprompt.page.blocks import Cell, Text, details, draw, interval, num, p_value, table
 from whyprompt.page.panel import head_panel
 from whyprompt.page.related import related
@@ -72,7 +73,7 @@ def heads(m: Material) -> list[Block]:
     )
     blocks += _beside_heads(found) if more else []
     blocks += _search(found)
-    blocks += related(found.relations)
+    blocks += [*related(found.relations), *flips(found.flips), *directions(found.directions)]
     blocks += _floor(found)
     blocks += _contrasts(found)
     return blocks

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from whyprompt.trials.models.local import LocalModel
+    from whyprompt.trials.models.local import LocalModel, PromptCodec
     from whyprompt.trials.models.rows import Rows
 
 # So many texts are written side by side: then a processor, or a GPU, computes and no longer waits for memory.
@@ -140,10 +140,15 @@ def _shared(prompts: Sequence[Sequence[int]]) -> Sequence[int]:
 
 
 def _completion(lm: LocalModel, text: _Writing, stop: Sequence[str]) -> Completion:
-    written = str(lm.codec.tokenizer.decode(text.written))
-    ends = [at for s in stop if (at := written.find(s)) >= 0]
-    cut = written[: min(ends)] if ends else written
+    cut = text_of(lm.codec, text.written, stop)
     return Completion(cut, len(text.written), "stop" if text.stopped else "length")
+
+
+def text_of(codec: PromptCodec, ids: Sequence[int], stop: Sequence[str]) -> str:
+    """Give what a model wrote as text, without what stopped it."""
+    written = str(codec.tokenizer.decode([*ids]))
+    ends = [at for s in stop if (at := written.find(s)) >= 0]
+    return written[: min(ends)] if ends else written
 
 
 def _side_by_side(

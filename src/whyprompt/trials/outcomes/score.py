@@ -228,6 +228,11 @@ def _reads(outcome: OutcomeSettings) -> What:
     )
 
 
+def reads_written(outcome: OutcomeSettings) -> bool:
+    """Say whether an outcome is of what the model writes: a completion, or whether the answer is written."""
+    return _reads(outcome) in {"completion", "ending"}
+
+
 def any_reads(outcomes: Sequence[OutcomeSettings], what: What) -> bool:
     """Say whether any outcome reads a completion, what follows the answer, or the item's choices."""
     return any(_reads(o) == what for o in outcomes)

@@ -1,0 +1,157 @@
+"""A study's heads beyond their sweep: outcomes of another scale, flips of what is written, directions."""
+
+import json
+
+import numpy as np
+import pytest
+
+from whyprompt import load_trials, run_study, study_mediation
+from whyprompt.answers import load_mediation, run_mediation
+from whyprompt.answers.saved import Saved
+from whyprompt.errors import MediationError, StudyError
+from whyprompt.page.beyond import directions, flips
+from whyprompt.study import load_study
+
+
+@pytest.fixture
+def ran(tiny_study, tmp_path):
+    study = load_study(tiny_study)
+    run_study(study, tmp_path / "out")
+    return study, tmp_path / "out"
+
+
+def asking(study, **keys):
+    return study.model_copy(update={"mediation": study.mediation.model_copy(update=keys)})
+
+
+@pytest.mark.parametrize("outcomes", ["[log_prob, exact_match]", "[log_prob, string_match]"])
+def test_what_is_written_is_scored_as_the_study_scores_it(tiny_study, tmp_path, outcomes, monkeypatch):
+    text = tiny_study.read_text().replace("[log_prob, exact_match]", outcomes)
+    tiny_study.write_text(text.replace("items_per_task: 4", "items_per_task: 4, flips: 2"))
+    study, folder = load_study(tiny_study), tmp_path / "out"
+    run_study(study, folder)
+    frame, told = load_trials(study, folder), []
+    answer = study_mediation(study, folder, frame, progress=lambda *step: told.append(step[2]))
+    name = outcomes.strip("[]").split(", ")[1]
+    sweep = Saved.open(study, folder, frame).further("flips2")
+    stored = frame.pivot_table(index="item_id", columns="arm", values=name).loc[list(sweep.item_ids)]
+    # Both levels write the same texts: the clean ones are the stored trials.
+    np.testing.assert_array_equal(sweep.y00, stored["direct"])
+    np.testing.assert_array_equal(sweep.y11, stored["few_shot"])
+    assert sweep.outcome == f"generated {name}"
+    assert sweep.labels[-1] == "all together"
+    assert len(sweep.labels) == 3
+    assert any("8 items x (2 + 6 x 2) rows x at most" in text for text in told)
+    found = answer.flips
+    assert len(found.parts) == 6
+    assert f"On {name} of what the model writes (risk differences)" in found.sentence
+    assert found.sentence in answer.summary()
+    assert json.loads(json.dumps(answer.to_dict(), allow_nan=False))["flips"]["sentence"] == found.sentence
+    assert found.to_dict() == load_mediation(study, folder, frame).flips.to_dict()
+    shown = flips(found)
+    assert len(shown[-1].rows) == 6
+    assert shown[1].text == found.sentence
+    # Asked of sites by their names, nothing else is run again.
+    with monkeypatch.context() as context:
+        context.setattr("whyprompt.answers.internal.site_sweep", lambda *_, **__: pytest.fail("swept again"))
+        other = study_mediation(asking(study, flips=["mlp 1"]), folder, frame)
+    assert [row.label for row in other.flips.parts] == ["mlp 1"] * 2
+    assert flips(None) == directions(None) == []
+
+
+def test_a_stopped_flip_goes_on_where_it_was(ran):
+    study, folder = ran
+    frame, asked = load_trials(study, folder), asking(study, flips=1)
+    whole = study_mediation(asked, folder, frame).flips
+    lines = next(folder.glob("mediation/*/flips1.jsonl"))
+    kept = lines.read_text().splitlines()
+    lines.write_text("\n".join(kept[:-1]) + "\n" + kept[-1][:20])
+    again = study_mediation(asked, folder, frame).flips
+    assert len(lines.read_text().splitlines()) == len(kept) + 1
+    assert again.to_dict() == whole.to_dict()
+
+
+def test_directions_of_a_study(ran):
+    study, folder = ran
+    frame, asked = load_trials(study, folder), asking(study, directions=2)
+    assert load_mediation(asked, folder, frame) is None
+    answer = study_mediation(asked, folder, frame)
+    found = answer.directions
+    assert len(found["directions"]) == 2
+    assert found.sentence in answer.summary()
+    assert answer.to_dict()["directions"]["sentence"] == found.sentence
+    again = load_mediation(asked, folder, frame)
+    assert again.directions.to_dict() == found.to_dict()
+    rows = directions(found)[-1].blocks[0].rows
+    assert len(rows) == 4
+    # A damaged file is computed again, and said.
+    path, told = next(folder.glob("mediation/*/directions2.json")), []
+    path.write_text("{}")
+    mended = study_mediation(asked, folder, frame, progress=lambda *step: told.append(step[2]))
+    assert any("is damaged" in text for text in told)
+    assert mended.directions.estimate == pytest.approx(found.estimate, abs=1e-6)
+
+
+@pytest.mark.parametrize("outcome", ["prob", "first_token"])
+def test_a_study_on_another_scale(ran, outcome):
+    study, folder = ran
+    frame = load_trials(study, folder)
+    answer = study_mediation(asking(study, outcome=outcome, relate=2), folder, frame)
+    assert answer.outcome == outcome
+    assert answer.main.sweep.scale in answer.sentence
+    assert "risk differences" in answer.relations.sentence
+    if outcome == "prob":
+        plain = study_mediation(study, folder, frame).main.sweep
+        np.testing.assert_allclose(answer.main.sweep.y10, np.exp(plain.y10), rtol=1e-4)
+    assert load_mediation(asking(study, outcome=outcome), folder, frame).sentence == answer.sentence
+
+
+def test_the_command_line_asks_for_all_of_it(tiny_study, tmp_path, run):
+    out = str(tmp_path / "out")
+    assert run("run", tiny_study, "--out", out)[0] == 0
+    asked = ["--outcome", "prob", "--flips", "head 0.1,mlp 1", "--directions", "1"]
+    content = json.loads(run("mediate", tiny_study, "--out", out, "--json", *asked)[1])
+    assert content["outcome"] == "prob"
+    assert {row["label"] for row in content["flips"]["parts"]} == {"head 0.1", "mlp 1", "all together"}
+    assert len(content["directions"]["directions"]) == 1
+    for wrong, said in (
+        (["--outcome", "probability"], "--outcome 'probability' is not known"),
+        (["--flips", "0"], "flips is 0"),
+        (["--flips", "head 1"], "'head 1' names no single site"),
+        (["--directions", "0"], "greater than or equal to 1"),
+    ):
+        code, _, err = run("mediate", tiny_study, "--out", out, *wrong)
+        assert code == 2
+        assert said in " ".join(err.split())
+
+
+def test_what_cannot_be_asked_is_refused_before_the_model_is_loaded(ran, tiny_study, monkeypatch):
+    study, folder = ran
+    frame = load_trials(study, folder)
+    for keys, said in (
+        ("flips: 0", "mediation.flips"),
+        ("flips: [head 1]", "'head 1' names no single site"),
+        ("flips: []", "name at least one site"),
+        ("directions: 0", "mediation.directions"),
+        ("outcome: accuracy", "mediation.outcome"),
+    ):
+        tiny_study.with_name("other.yaml").write_text(
+            tiny_study.read_text().replace("items_per_task: 4", f"items_per_task: 4, {keys}")
+        )
+        with pytest.raises(StudyError, match=said):
+            load_study(tiny_study.with_name("other.yaml"))
+    with pytest.raises(MediationError, match="has no wrong choice beside its answer"):
+        study_mediation(asking(study, outcome="margin"), folder, frame)
+    monkeypatch.setattr(
+        "whyprompt.trials.models.load.load_model", lambda **_: pytest.fail("the model was loaded")
+    )
+    bare = study.model_copy(update={"outcomes": [o for o in study.outcomes if o.name == "log_prob"]})
+    monkeypatch.setattr(Saved, "read", lambda _: None)
+    saved = Saved.open(asking(study, flips=1), folder, frame)
+    from whyprompt.answers.beyond import written_outcome
+
+    assert written_outcome(saved.study).name == "exact_match"
+    with pytest.raises(StudyError, match="no outcome of the study reads that"):
+        written_outcome(bare)
+    with pytest.raises(MediationError, match="flips is"):
+        run_mediation(tiny_study, folder, flips=[])
