@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from whyprompt.examples.tables import load_example
     from whyprompt.graph.model import CausalGraph
     from whyprompt.mediation.capture import capture_attention
-    from whyprompt.mediation.generation import generation_sweep
     from whyprompt.mediation.inference import contrast_heads, infer_heads
     from whyprompt.mediation.measured.compare import compare_mediation
     from whyprompt.mediation.measured.mediate import mediate
@@ -90,7 +89,6 @@ __all__ = [
     "estimate_effect",
     "estimate_with_imputation",
     "find_heads",
-    "generation_sweep",
     "head_sweep",
     "heterogeneous_effects",
     "impute",
@@ -165,7 +163,6 @@ _HOMES = {
     "examples.tables": ("load_example",),
     "graph.model": ("CausalGraph",),
     "mediation.capture": ("capture_attention",),
-    "mediation.generation": ("generation_sweep",),
     "mediation.inference": ("contrast_heads", "infer_heads"),
     "mediation.measured.compare": ("compare_mediation",),
     "mediation.measured.mediate": ("mediate",),

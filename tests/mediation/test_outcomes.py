@@ -11,9 +11,9 @@ from test_engine import ATOL, pair
 from test_planted import ALL, GAIN, pairs
 from test_sites import EXPERTS
 
-from whyprompt import find_heads, generation_sweep, head_sweep, infer_heads
+from whyprompt import find_heads, head_sweep, infer_heads
 from whyprompt.errors import MediationError
-from whyprompt.mediation import PairOutcomes, PromptPair, Sweep
+from whyprompt.mediation import PairOutcomes, PromptPair, Sweep, generation_sweep
 from whyprompt.mediation.generation import cost_words
 
 # With norms before the head, capping, scaling, a bias, and a plain product.

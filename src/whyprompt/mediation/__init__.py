@@ -15,6 +15,7 @@ from whyprompt.mediation.directions import head_directions
 from whyprompt.mediation.engine.align import align_shorter
 from whyprompt.mediation.engine.sites import Site
 from whyprompt.mediation.features import feature_sweep
+from whyprompt.mediation.generation import generation_sweep
 from whyprompt.mediation.inference import HeadInference
 from whyprompt.mediation.intervals import mean_interval
 from whyprompt.mediation.measured.baron_kenny import baron_kenny
@@ -40,6 +41,7 @@ __all__ = [
     "capture_heads",
     "contrast_mediations",
     "feature_sweep",
+    "generation_sweep",
     "head_directions",
     "mean_interval",
     "pair_from_rendered",
