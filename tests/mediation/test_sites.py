@@ -197,6 +197,7 @@ def test_sweeps_of_sites_resume_by_pair():
         ("mlp 0", "mlp 1", "mlp 2", "resid 1"),
     )
     np.testing.assert_array_equal(kept.nie, whole.nie)
+    assert "end alike in 1 to 15 tokens, 10 in the middle" in kept.notes[-1]
     frame = whole.to_frame()
     assert frame.loc[frame.item_id == "before", "site"].tolist() == [*whole.labels]
     assert frame["kind"].tolist()[:4] == ["mlp", "mlp", "mlp", "resid"]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast, get_args
 
+from whyprompt._words import counted
 from whyprompt._workers.place import map_units
 from whyprompt.errors import MediationError
 from whyprompt.mediation.engine.apart import PairWork, goes_apart, longest_of
@@ -324,6 +325,9 @@ def sweep_rows(
         on_pair=on_pair,
         done=done,
     )
+    known = found_of(runtime, found)
+    if runner.tokens == "suffix":
+        known["notes"] += (_suffix_note([pair.n_suffix for pair in pairs]),)
     return Sweep(
         mediator=runner.mediator,
         tokens=runner.tokens,
@@ -331,8 +335,15 @@ def sweep_rows(
         sites=sites,
         sets=sets,
         paths=paths,
-        **found_of(runtime, found),
+        **known,
     )
+
+
+def _suffix_note(lengths: list[int]) -> str:
+    """Say at how many tokens sites were set: where prompts end in a cue alone, they are few."""
+    low, middle, high = min(lengths), sorted(lengths)[len(lengths) // 2], max(lengths)
+    many = counted(low, "token") if low == high else f"{low} to {high} tokens, {middle} in the middle"
+    return f"the two prompts of an item end alike in {many}: every site was set there and at the answer"
 
 
 def read_rows(
