@@ -514,7 +514,7 @@ def test_the_effect_is_of_the_first_outcome_unless_another_is_named():
             "mediation.sites: 'layer 3' names no site: for instance",
         ),
         ({"mediation": {"sites": ["neuron"]}}, "'neuron' alone would be every neuron of the model: name the"),
-        ({"mediation": {"sites": ["head 1"]}}, "mediation.sites: 'head 1' is swept anyway: every head is"),
+        ({"mediation": {"sites": ["head 1"]}}, "mediation.sites: 'head 1' is swept anyway: leave it out"),
         ({"mediation": {"sites": "mlp"}}, "mediation.sites: 'mlp' is not a list"),
         ({"mediation": {"tokens": "all"}}, "mediation.tokens: 'all' is not known; one of answer, suffix"),
     ],

@@ -373,14 +373,12 @@ class MediationSettings(Strict):
     @field_validator("sites")
     @classmethod
     def _name_sites(cls, value: list[str]) -> list[str]:
-        from whyprompt.mediation.engine.sites import check_names
+        from whyprompt.mediation.engine.sites import check_beside
 
         try:
-            check_names(value)
+            check_beside(value)
         except MediationError as error:
             raise ValueError(f"{error.message}: {error.hint}") from None
-        if heads := [name for name in value if name.split()[0] == "head"]:
-            raise ValueError(f"{heads[0]!r} is swept anyway: every head is")
         return value
 
 

@@ -366,6 +366,15 @@ def test_heads_are_related_by_a_study_file_and_in_place_of_its_own_keys(tiny_stu
         load_study(tiny_study)
 
 
+def test_sites_and_tokens_stand_in_place_of_a_study_files_own(tiny_study, tmp_path):
+    run_study(load_study(tiny_study), tmp_path / "out")
+    with pytest.raises(MediationError, match="'head' is swept anyway"):
+        run_mediation(tiny_study, tmp_path / "out", sites=["head"])
+    answer = run_mediation(tiny_study, tmp_path / "out", sites=["resid 1"], tokens="suffix")
+    assert (answer.main.sweep.labels[-1], answer.main.sweep.tokens) == ("resid 1", "suffix")
+    assert any("end alike in" in note for note in answer.notes)
+
+
 def test_mediation_of_changed_settings_is_not_mixed_with_the_old_one(ran):
     study, folder = ran
     frame = load_trials(study, folder)

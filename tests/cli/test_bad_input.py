@@ -625,6 +625,15 @@ def test_how_heads_are_related_is_one_of_two_ways(refused):
     assert "greater than or equal to 2" in text
 
 
+def test_sites_and_tokens_of_a_mediation_are_read_before_anything_runs(refused):
+    for options, said in (
+        (("--sites", "mlp,layer 3"), "'layer 3' names no site"),
+        (("--sites", "head 2"), "'head 2' is swept anyway"),
+        (("--tokens", "all"), "--tokens 'all' is not known"),
+    ):
+        assert said in refused(Case("", ("mediate", "s.yaml", *options), (), study("").files))
+
+
 def test_no_code_means_nothing_with_a_table(refused):
     assert "--no-code has no meaning with a table" in refused(
         Case("", ("effect", "t.csv", *EFFECT, "--no-code"), (), {"t.csv": TABLE})

@@ -10,7 +10,7 @@ from whyprompt._files import write_json
 from whyprompt.answers.external import StudyEffect, study_effect
 from whyprompt.answers.internal import StudyMediation, study_mediation
 from whyprompt.errors import MediationError, WhypromptError
-from whyprompt.mediation.engine.sites import as_sites
+from whyprompt.mediation.engine.sites import as_sites, check_beside
 from whyprompt.study import MediationSettings, load_study
 from whyprompt.trials.run import load_trials
 
@@ -47,6 +47,8 @@ def run_mediation(
     study: str | Path,
     out: str | Path,
     *,
+    sites: list[str] | None = None,
+    tokens: Literal["answer", "suffix"] | None = None,
     relate: int | None = None,
     paths: Literal["path", "direct_path"] | None = None,
     outcome: Literal["log_prob", "prob", "margin", "first_token"] | None = None,
@@ -63,7 +65,7 @@ def run_mediation(
     out : str or Path
         Folder of its results; gets ``mediation.json`` and the folder ``mediation``. Where they
         cannot be written, a finished mediation is read, and a warning says that the answer is not kept.
-    relate, paths, outcome, flips, directions
+    sites, tokens, relate, paths, outcome, flips, directions
         In place of the study's own keys under ``mediation``.
     progress : callable, optional
         Called as ``progress(done, total, text)``.
@@ -79,7 +81,10 @@ def run_mediation(
     """
     plan = load_study(study)
     _check_flips(flips)
+    check_beside(sites or ())
     given = {
+        "sites": sites,
+        "tokens": tokens,
         "relate": relate,
         "paths": paths,
         "outcome": outcome,

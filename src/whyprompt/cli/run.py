@@ -233,10 +233,25 @@ def _flipping(given: str | None) -> int | list[str] | None:
 
 def mediate(
     study: StudyPath,
+    *,
     out: Out = None,
     on: On = None,
     workers: Workers = None,
     gpus_per_worker: Gpus = 0,
+    sites: Annotated[
+        str | None,
+        typer.Option(
+            help="What to set beside the heads, a,b,c: attn, mlp, resid, 'mlp 14', 'neuron 14.123' or 'neuron"
+            " 14' for all of a layer. Default: the study's mediation.sites."
+        ),
+    ] = None,
+    tokens: Annotated[
+        str | None,
+        typer.Option(
+            help="answer: set them at the answer positions; suffix: at every token that both prompts end with"
+            " too. Default: the study's mediation.tokens."
+        ),
+    ] = None,
     relate: Annotated[
         int | None,
         typer.Option(
@@ -281,11 +296,14 @@ def mediate(
 
     plan, folder = opened(study, out, no_code=no_code)
     how: Any = None if paths is None else read_choice(paths, "--paths", {"path": {}, "direct_path": {}})[0]
+    where: Any = None if tokens is None else read_choice(tokens, "--tokens", {"answer": {}, "suffix": {}})[0]
     on_what: Any = None if outcome is None else read_choice(outcome, "--outcome", _OUTCOMES)[0]
     with _placed(plan, on, workers, gpus_per_worker), show_progress("mediate") as progress:
         answer = run_mediation(
             study,
             folder,
+            sites=names(sites) or None,
+            tokens=where,
             relate=relate,
             paths=how,
             outcome=on_what,

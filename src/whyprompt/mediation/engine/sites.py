@@ -97,6 +97,17 @@ def check_names(names: Iterable[str]) -> None:
             )
 
 
+def check_beside(names: Iterable[str]) -> None:
+    """Refuse names of what is to be swept beside all heads: those that name no site, and heads.
+
+    >>> check_beside(["mlp", "neuron 14"])
+    """
+    for name in names:
+        check_names([name])
+        if _parts(name)[0] == "head":
+            raise MediationError(f"{name!r} is swept anyway", hint="leave it out: every head is swept")
+
+
 def every_site(
     given: Sequence[SiteLike], n_layers: int, width: Callable[[Kind, int], int]
 ) -> tuple[Site, ...]:
