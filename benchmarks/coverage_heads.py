@@ -14,6 +14,7 @@ The sweep is kept in a file, an item a line, and goes on where it was stopped.
 
     python benchmarks/coverage_heads.py --sweep heads.jsonl               # makes the sweep, then simulates
     python benchmarks/coverage_heads.py --sweep heads.jsonl --reps 400
+    python benchmarks/coverage_heads.py --sweep sites.jsonl --beside attn mlp resid --tasks letter_counting
     python benchmarks/coverage_heads.py --shapes normal lognormal          # without a model
 """
 
@@ -65,7 +66,7 @@ def say(text: str) -> None:
 # ---- the population ----------------------------------------------------------------------------
 
 
-def make(path: Path, sizes: dict[str, int], first_layer: int) -> None:
+def make(path: Path, sizes: dict[str, int], first_layer: int, beside: list[str]) -> None:
     """Sweep the items that the file does not hold yet."""
     import pandas as pd
 
@@ -77,11 +78,13 @@ def make(path: Path, sizes: dict[str, int], first_layer: int) -> None:
 
     lm = load_model("embedded", dtype="float32")
     shape = lm.model.config
-    sets = {
+    sets: dict[str, Any] = {
         f"{layer}.{head}": [(layer, head)]
         for layer in range(first_layer, shape.num_hidden_layers)
         for head in range(shape.num_attention_heads)
-    } | {"set": SET}
+    }
+    sets |= {f"{kind} {at}": [f"{kind} {at}"] for kind in beside for at in range(shape.num_hidden_layers)}
+    sets["set"] = SET
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     for task, settings in TASKS.items():
         if task not in sizes:
@@ -199,6 +202,9 @@ def main() -> None:
     cli.add_argument("--sweep", type=Path, help="file of the sweep; made, or made complete, where it is not")
     cli.add_argument("--items", nargs="+", type=int, default=[70], help="of each task family, or one for all")
     cli.add_argument("--first-layer", type=int, default=0, help="sweep the heads of this layer and up")
+    cli.add_argument(
+        "--beside", nargs="+", default=[], choices=["attn", "mlp", "resid"], help="further sites"
+    )
     cli.add_argument("--as-it-is", action="store_true", help="take the sweep's file as it is")
     cli.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     cli.add_argument("--shapes", nargs="*", default=list(SHAPES), choices=list(SHAPES))
@@ -225,7 +231,12 @@ def main() -> None:
     if options.sweep is not None:
         if not options.as_it_is:
             counts = options.items * len(options.tasks) if len(options.items) == 1 else options.items
-            make(options.sweep, dict(zip(options.tasks, counts, strict=True)), options.first_layer)
+            make(
+                options.sweep,
+                dict(zip(options.tasks, counts, strict=True)),
+                options.first_layer,
+                options.beside,
+            )
         for name, pop in populations(options.sweep, options.tasks).items():
             centred = pop["heads"] - pop["heads"].mean(0)
             skewed = (np.abs(stats.skew(pop["heads"])) > 1).mean()
@@ -236,7 +247,7 @@ def main() -> None:
 
             te, share = pop["te"].mean(), pop["set"].mean() / pop["te"].mean()
             title = (
-                f"{name} of {centred.shape[1]} heads, {len(centred)} items; |skewness| > 1 in {skewed:.0%}"
+                f"{name} of {centred.shape[1]} sites, {len(centred)} items; |skewness| > 1 in {skewed:.0%}"
             )
             counted(title, sample, share, te)
             power(pop["heads"], 20, options.draws)

@@ -468,6 +468,7 @@ def test_all_sites_of_a_sweep_are_one_family():
         "Of 12 sites, the largest mean NIE of each kind is that of head 0.0 among 4 heads" in every.sentence
     )
     assert "among 4 MLP outputs" in every.sentence
+    assert all(f"{kind} " in every.summary() for kind in ("head", "mlp", "attn"))
     assert every.sentence.endswith("do not add up: what one passes on, a later one holds too.")
 
 

@@ -119,6 +119,16 @@ def test_sites_equal_a_hook_loop_on_every_architecture(model_type, tokens):
         np.testing.assert_allclose(sweep.total_nde[:, last], 0, atol=atol)
 
 
+@pytest.mark.parametrize("model_type", ["gemma2", "gemma3_text", "olmo2", "exaone4"])
+def test_a_block_has_the_same_effect_before_and_after_its_norm(model_type, monkeypatch):
+    model, p = tiny.make(model_type), ending_alike()
+    sweep = site_sweep(model, [p], ["attn", "mlp"], tokens="suffix")
+    norms = {"attn": ("post_attention_layernorm",), "mlp": ("post_feedforward_layernorm",)}
+    monkeypatch.setattr(tiny, "_PARTS", norms)
+    want = tiny.hook_loop(model, p.ids1, p.ids0, [5, 9], [[site] for site in sweep.sites], 11)
+    np.testing.assert_allclose(sweep.y10[0], want, rtol=0, atol=ATOL)
+
+
 SOME = ["head 2", "attn 0", "mlp", "resid 0", "resid 2", "neuron 1"]
 
 

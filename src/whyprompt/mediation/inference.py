@@ -143,7 +143,12 @@ class HeadInference(Result):
     def _blocks(self) -> list[str]:
         shown = self.parts
         if not self.sets:
-            shown = tuple(self.parts[i] for i in np.argsort(-np.abs(self.mean), kind="stable")[:_SHOWN])
+            # Of every kind the largest: the residual stream's would leave room for nothing else.
+            order = np.argsort(-np.abs(self.mean), kind="stable").tolist()
+            kinds = dict.fromkeys(site.kind for site in self.sites)
+            each = -(-_SHOWN // max(1, len(kinds)))
+            some = [[i for i in order if self.sites[i].kind == kind][:each] for kind in kinds]
+            shown = tuple(self.parts[i] for rows in some for i in rows)
         total = figures(cast("Estimate", self.overall), level=self.level)
         return [f"Total effect: {total}", parts_table(shown, adjusted="family-wise")]
 
