@@ -22,6 +22,7 @@ with is counted twice, and run once.)
     python benchmarks/sweep.py --kinds nie both attention_row knockout
     python benchmarks/sweep.py --kinds nie neurons blocks suffix  # rows of other sites, of more tokens
     python benchmarks/sweep.py --kinds nie own_products   # the same sweep, by the products that the peers use
+    python benchmarks/sweep.py --half nie both --pairs 16 # float32, and the same weights kept in bfloat16
 """
 
 from __future__ import annotations
@@ -286,6 +287,64 @@ def work(tool: str, kind: str, folder: str, pairs: str, out: str) -> None:
     Path(out).write_text(json.dumps(report))
 
 
+def work_half(kind: str, folder: str, pairs: str, rounds: str, out: str) -> None:
+    """Sweep in float32, and with the same weights kept in bfloat16, by turns in this process."""
+    import copy
+
+    import numpy as np
+    import torch
+    import transformers
+
+    from whyprompt import head_sweep
+    from whyprompt.mediation import PromptPair
+
+    torch.set_num_threads(1)
+    library: Any = transformers
+    library.utils.logging.disable_progress_bar()
+    half = library.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.bfloat16, attn_implementation="sdpa"
+    ).eval()
+    models = {"float32": copy.deepcopy(half).float(), "bfloat16": half}
+    given = [
+        PromptPair(item_id=str(i), ids0=p["ids0"], ids1=p["ids1"], answer_ids=p["answer"])
+        for i, p in enumerate(json.loads(Path(pairs).read_text()))
+    ]
+    directions: Any = {"nie": ("nie",), "both": ("nie", "pure_nie")}[kind]
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    sweeps = {}
+    for model in models.values():
+        head_sweep(model, given[:1], heads=[(0, 0)], directions=directions)
+    for _ in range(int(rounds)):
+        for name, model in models.items():
+            start = time.process_time()
+            sweeps[name] = head_sweep(model, given, directions=directions)
+            seconds[name].append((time.process_time() - start) / len(given))
+    off = []
+    for name in ("y10", "y01"):
+        one, other = (getattr(sweep, name) for sweep in sweeps.values())
+        if one is not None:
+            off.append(np.abs(one - other))
+    apart = np.stack(off)
+    effects = np.abs(np.concatenate([sweeps["float32"].nie]))
+    weights = {
+        name: sum(p.nbytes for p in {id(p): p for p in model.parameters()}.values()) / MIB
+        for name, model in models.items()
+    }
+    report = {
+        "seconds": seconds,
+        "rows": int(apart.size),
+        "largest": float(apart.max()),
+        "largest_mean": float(np.abs(sweeps["float32"].nie.mean(0) - sweeps["bfloat16"].nie.mean(0)).max()),
+        "rms": float(np.sqrt((apart**2).mean())),
+        "beyond": int((apart > 1e-4).sum()),
+        "effect": float(np.sqrt((effects**2).mean())),
+        "floor": sweeps["bfloat16"].floor,
+        "notes": sweeps["bfloat16"].notes,
+        "weights_mib": weights,
+    }
+    Path(out).write_text(json.dumps(report))
+
+
 # ---- the driver -----------------------------------------------------------------------------
 
 
@@ -425,9 +484,55 @@ def launch(python: str, tool: str, kind: str, folder: Path, pairs: Path, where: 
     return report
 
 
+def half_precision(kind: str, folder: Path, files: Path, rounds: int, where: Path, bound: float) -> None:
+    """Run float32 and bfloat16 by turns in a process of their own, and show both."""
+    out = where / "half.json"
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    command = [sys.executable, __file__, "--work-half", kind, str(folder), str(files), str(rounds), str(out)]
+    subprocess.run(command, env=environment, check=True)
+    found = json.loads(out.read_text())
+    least = {name: min(values) for name, values in found["seconds"].items()}
+    middle = {name: sorted(values)[len(values) // 2] for name, values in found["seconds"].items()}
+    print(f"  {kind}, weights in bfloat16, {rounds} rounds by turns, processor seconds a pair:")
+    for name, value in least.items():
+        print(
+            f"    {name:9} least {value:.3f}, median {middle[name]:.3f}, {value / bound:.2f} x the bound, "
+            f"weights {found['weights_mib'][name]:.0f} MiB"
+        )
+    print(
+        f"    {least['float32'] / least['bfloat16']:.2f} times as fast by the least, "
+        f"{middle['float32'] / middle['bfloat16']:.2f} by the medians"
+    )
+    print(
+        f"    {found['rows']} rows differ by {found['largest']:.1e} at most, {found['rms']:.1e} rms, "
+        f"{found['beyond']} by more than 1e-4; heads' means by {found['largest_mean']:.1e} at most "
+        f"(effects {found['effect']:.2g} rms; the floor printed is {found['floor']:.1e})"
+    )
+    print("    " + found["notes"][1], flush=True)
+
+
+def show_half(
+    args: argparse.Namespace, folder: Path, pairs: list[dict[str, Any]], files: Path, where: Path
+) -> None:
+    """Show all that is asked for of one model in half precision."""
+    rate = fastest_rate()
+    print(f"\n{folder.name}: {args.tokens} tokens or so, one thread ({rate / 1e9:.0f} Gflop/s in float32)")
+    for kind in args.half:
+        half_precision(kind, folder, files, args.rounds, where, flops(folder, pairs, kind) / rate)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--work-half", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--half", nargs="+", default=[], choices=["nie", "both"], help="sweeps to run in half precision too"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of --half")
     parser.add_argument("--peer", action="append", default=[], metavar="TOOL=PYTHON")
     parser.add_argument("--models", nargs="+", default=["smollm2", "gpt2"], choices=["smollm2", "gpt2"])
     parser.add_argument("--kinds", nargs="+", default=["nie"])
@@ -439,6 +544,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.work:
         work(*args.work)
+        return
+    if args.work_half:
+        work_half(*args.work_half)
         return
     import numpy as np
 
@@ -452,6 +560,9 @@ def main() -> None:
             files[key] = where / f"{key}.json"
             files[key].write_text(json.dumps(pairs[:count]))
         for model, folder in folders.items():
+            if args.half:
+                show_half(args, folder, pairs, files["ours"], where)
+                continue
             rows: dict[str, Any] = {}
             mine = launch(sys.executable, "whyprompt", args.kinds[0], folder, files["ours"], where)
             if "error" in mine:

@@ -99,6 +99,24 @@ def test_a_checkpoint_in_half_precision_is_scored_and_swept_in_float32(tiny_mode
     assert not any("float16" in note for note in sweep.notes)
 
 
+def test_weights_in_bfloat16_stay_so_for_sweeps_where_their_products_pay(tiny_model, tmp_path, monkeypatch):
+    from whyprompt._lean import products
+    from whyprompt.study import ModelSettings
+
+    def asked(name, **settings):
+        return load.sweep_dtype(ModelSettings(name=str(name), device="cpu", **settings))
+
+    half = half_precision(tiny_model, tmp_path / "half")
+    monkeypatch.setattr(products, "_bfloat16_ratio", lambda _: 2.0)
+    assert asked(half) == "bfloat16"
+    assert asked(half, dtype="float32") == "float32"
+    assert asked(half, device_map="auto") == "auto"
+    assert asked(tiny_model) == "auto"
+    assert asked(half_precision(tiny_model, tmp_path / "other", torch.float16)) == "auto"
+    monkeypatch.setattr(products, "_bfloat16_ratio", lambda _: 1.1)
+    assert asked(half) == "auto"
+
+
 def test_a_checkpoint_in_full_precision_keeps_it(tiny_model):
     lm = load_model(str(tiny_model), device="cpu", threads=1)
     assert lm.notes[0] == "dtype float32: the checkpoint's own"

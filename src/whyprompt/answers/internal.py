@@ -405,7 +405,7 @@ def _compute(
     saved: Saved, frame: pd.DataFrame, report: Progress, *, swept: bool, beyond: tuple[str, ...]
 ) -> None:
     from whyprompt.mediation.engine.apart import model_from
-    from whyprompt.trials.models.load import load_model
+    from whyprompt.trials.models.load import load_model, sweep_dtype
     from whyprompt.trials.models.remote import Loader
 
     study = saved.study
@@ -417,7 +417,10 @@ def _compute(
     if saved.flips:
         written_outcome(study)
     report(0, 0, "loading the model")
-    lm = load_model(**study.model.model_dump())
+    # Texts are written and scored too, in the study's own type.
+    texts = saved.settings.text or saved.flips
+    dtype = study.model.dtype if texts else sweep_dtype(study.model)
+    lm = load_model(**study.model.model_dump() | {"dtype": dtype})
     if lack_chains(saved):
         compute_chains(lm, saved, frame, report)
     with model_from(Loader(lm.described(), study.model)):

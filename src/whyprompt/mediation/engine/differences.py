@@ -44,6 +44,7 @@ _ROUNDING = 2e-5
 _COMPARED = 8
 _EXACT_TOKENS = 4096
 _ROWS = 512
+_TOGETHER = 1024
 
 
 class Carried:
@@ -118,26 +119,40 @@ class Carried:
 
 
 def carried_scores(
-    runtime: Runs, jobs: Sequence[Job], parts: Sequence[Part], plan: Plan, traced: Traced
-) -> torch.Tensor:
-    """Log-probabilities of a batch's rows, (rows, answer), float64.
+    runtime: Runs, jobs: Sequence[Job], batches: Sequence[Sequence[Part]], traced: Traced
+) -> list[torch.Tensor]:
+    """Log-probabilities of the rows of each batch, (rows, answer), float64.
 
     The first row of a part is its clean run, moved by the most that the others may be off by.
     """
     n = len(jobs[0].base.answer)
-    runs = [j for j, _ in parts]
-    carried = Carried(traced, plan, runs)
-    with carried.watching(runtime.layers):
-        hidden = runtime.run_plan(plan)[:, -n:]
-    scored, doubt = _scored(runtime, hidden, plan, runs, traced)
-    scored += carried.off.cpu().double()[:, None] / n
-    doubt += _SECOND * carried.squares.cpu().double().sqrt() * _distance(hidden, plan)
-    off = _again(runtime, jobs, parts, traced, plan.unpatched, scored, doubt)
-    for j, first in zip(runs, plan.unpatched, strict=True):
-        clean = jobs[j].base.log_probs
-        rounding = float((traced.log_probs[j] - clean).sum().abs())
-        scored[first] = clean + max(off, rounding) / n
-    return scored
+    found: list[torch.Tensor] = []
+    doubts, rows = [], []
+    for parts in batches:
+        plan = Plan(jobs, parts, runtime.n_layers, at_once=runtime.at_once, spare=runtime.spare)
+        runs = [j for j, _ in parts]
+        carried = Carried(traced, plan, runs)
+        with carried.watching(runtime.layers):
+            hidden = runtime.run_plan(plan)[:, -n:]
+        scored, doubt = _scored(runtime, hidden, plan, runs, traced)
+        scored += carried.off.cpu().double()[:, None] / n
+        doubts.append(doubt + _SECOND * carried.squares.cpu().double().sqrt() * _distance(hidden, plan))
+        before = sum(len(scores) for scores in found)
+        found.append(scored)
+        for (j, own), first in zip(parts, plan.unpatched, strict=True):
+            at = torch.arange(len(own)) + (before + first + 1)
+            rows.append(torch.stack([torch.full_like(at, j), torch.tensor(own), at], 1))
+    every = torch.cat(found)
+    off = _again(runtime, jobs, traced, torch.cat(rows), every, torch.cat(doubts))
+    out = list(every.split([len(scored) for scored in found]))
+    for parts, scored in zip(batches, out, strict=True):
+        first = 0
+        for j, own in parts:
+            clean = jobs[j].base.log_probs
+            rounding = float((traced.log_probs[j] - clean).sum().abs())
+            scored[first] = clean + max(off, rounding) / n
+            first += 1 + len(own)
+    return out
 
 
 def _distance(hidden: torch.Tensor, plan: Plan) -> torch.Tensor:
@@ -153,58 +168,51 @@ def _distance(hidden: torch.Tensor, plan: Plan) -> torch.Tensor:
 def _again(
     runtime: Runs,
     jobs: Sequence[Job],
-    parts: Sequence[Part],
     traced: Traced,
-    firsts: Sequence[int],
+    rows: torch.Tensor,
     scored: torch.Tensor,
     doubt: torch.Tensor,
 ) -> float:
     """Run the rows in doubt again in float32, and some others to compare; how far the rest may be off.
 
-    That is the doubt left, at the largest rate at which any row compared was off.
+    `rows` has each one's job, its number in it, and where it is scored. How far the rest may be off is the
+    doubt that is left, at the largest rate at which any row compared was off.
     """
-    rows = torch.cat([torch.arange(f + 1, f + 1 + len(r)) for (_, r), f in zip(parts, firsts, strict=True)])
-    order = rows[doubt[rows].argsort(descending=True)]
-    wanted = int((doubt[order] > AIM / 2).sum())
+    order = rows[doubt[rows[:, 2]].argsort(descending=True)]
+    wanted = int((doubt[order[:, 2]] > AIM / 2).sum())
     # The most doubtful of those that would be left, and some of all others.
     compared = min(len(order), wanted + _COMPARED)
     others = order[compared :: max(1, (len(order) - compared) // _COMPARED)][:_COMPARED]
-    again = torch.cat([order[:compared], others]).sort().values
-    before = scored[again].sum(-1)
-    scored[again] = _exact(runtime, jobs, parts, traced, firsts, again)
+    again = torch.cat([order[:compared], others])
+    at = again[:, 2]
+    before = scored[at].sum(-1)
+    scored[at] = torch.cat([_exact(runtime, jobs, traced, some) for some in again.split(_TOGETHER)])
     if len(again) == len(order):
         return 0.0
-    off = (scored[again].sum(-1) - before).abs()
-    finite = doubt[again].isfinite()
-    rate = float((off / (doubt[again] + _ROUNDING))[finite].max())
-    return rate * (float(doubt[order[compared]]) + _ROUNDING)
+    off, finite = (scored[at].sum(-1) - before).abs(), doubt[at].isfinite()
+    rate = float((off / (doubt[at] + _ROUNDING))[finite].max())
+    return rate * (float(doubt[order[compared, 2]]) + _ROUNDING)
 
 
-def _exact(
-    runtime: Runs,
-    jobs: Sequence[Job],
-    parts: Sequence[Part],
-    traced: Traced,
-    firsts: Sequence[int],
-    rows: torch.Tensor,
-) -> torch.Tensor:
-    """Log-probabilities of some rows of a batch, in its order, by float32 products."""
-    chosen = set(rows.tolist())
-    own = [
-        (j, tuple(row for i, row in enumerate(rows, start=first + 1) if i in chosen))
-        for (j, rows), first in zip(parts, firsts, strict=True)
-    ]
-    own = [part for part in own if part[1]]
-    plan = Plan(jobs, own, runtime.n_layers, at_once=runtime.at_once, spare=runtime.spare)
+def _exact(runtime: Runs, jobs: Sequence[Job], traced: Traced, rows: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities of some rows, in their order, by float32 products."""
     n = len(jobs[0].base.answer)
+    own: dict[int, list[tuple[int, int, int]]] = {}
+    for place, (j, row, _) in enumerate(rows.tolist()):
+        own.setdefault(j, []).append((jobs[j].entry(row), row, place))
+    dealt = [(j, sorted(some)) for j, some in own.items()]
+    parts = [(j, tuple(row for _, row, _ in some)) for j, some in dealt]
+    plan = Plan(jobs, parts, runtime.n_layers, at_once=runtime.at_once, spare=runtime.spare)
     hidden = runtime.run_plan(plan)[:, -n:]
-    scored, rest = _scored(runtime, hidden, plan, [j for j, _ in own], traced)
+    scored, rest = _scored(runtime, hidden, plan, [j for j, _ in parts], traced)
     if len(far := (rest > AIM / 10).nonzero()[:, 0]):
         gold = [i for row in far.tolist() for i in plan.owners[row].base.answer]
         scored[far] = runtime.scored(hidden[far].flatten(0, 1), gold)[0].view(-1, n)
     patched = torch.ones(len(scored), dtype=torch.bool)
     patched[plan.unpatched] = False
-    return scored[patched]
+    out = torch.empty(len(rows), n, dtype=torch.float64)
+    out[[place for _, some in dealt for *_, place in some]] = scored[patched]
+    return out
 
 
 def _scored(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
     from whyprompt.mediation.engine.blocks import Blocks, Place
+    from whyprompt.mediation.engine.patching import Part
     from whyprompt.mediation.engine.sites import Kind
 
     HeadSet = Sequence[tuple[int, int]]
@@ -324,25 +325,22 @@ class ModelRuntime:
             which = [j for j, shape in enumerate(shapes) if shape == (n, window)]
             alike = [jobs[j] for j in which]
             traced = self._traced(alike)
-            for parts in split_jobs(alike, self._row_bytes, self.max_extra_bytes // 2):
-                plan = Plan(alike, parts, self.n_layers, at_once=self.at_once, spare=self.spare)
-                if traced is None:
-                    hidden = self.run_plan(plan)
-                    gold = [i for job in plan.owners for i in job.base.answer]
-                    rivals = [job.base.rival for job in plan.owners for _ in range(n)]
-                    scored = self.scored(hidden[:, -n:].flatten(0, 1), gold, rivals)[0].view(-1, n)
-                else:
-                    scored = carried_scores(self, alike, parts, plan, traced)
-                for (j, own), first in zip(parts, plan.unpatched, strict=True):
+            batches = [*split_jobs(alike, self._row_bytes, self.max_extra_bytes // 2)]
+            done = None if traced is None else carried_scores(self, alike, batches, traced)
+            for number, parts in enumerate(batches):
+                scored = self._batch_scores(alike, parts) if done is None else done[number]
+                first = 0
+                for j, own in parts:
                     job, last = alike[j], first + 1 + len(own)
                     check_finite(scored[first:last], job.item)
-                    if traced is None:
+                    if done is None:
                         self._check_sentinel(job.base, scored[first], job.item)
                     rows = out[which[j]]
                     off, most = ((r - job.base.log_probs).sum().abs() for r in (scored[first], rows[0]))
                     if off > most:
                         rows[0] = scored[first]
                     rows[[1 + row for row in own]] = scored[first + 1 : last]
+                    first = last
         return out
 
     def read_many(self, jobs: Sequence[Job], until: int) -> None:
@@ -354,6 +352,13 @@ class ModelRuntime:
                 plan = Plan(alike, parts, self.n_layers, at_once=self.at_once, spare=self.spare, until=until)
                 with contextlib.suppress(Enough):
                     self.run_plan(plan)
+
+    def _batch_scores(self, jobs: Sequence[Job], parts: Sequence[Part]) -> torch.Tensor:
+        plan = Plan(jobs, parts, self.n_layers, at_once=self.at_once, spare=self.spare)
+        hidden, n = self.run_plan(plan), len(jobs[0].base.answer)
+        gold = [i for job in plan.owners for i in job.base.answer]
+        rivals = [job.base.rival for job in plan.owners for _ in range(n)]
+        return self.scored(hidden[:, -n:].flatten(0, 1), gold, rivals)[0].view(-1, n)
 
     def _traced(self, jobs: Sequence[Job]) -> Traced | None:
         """Trace clean runs whose rows go by differences: none that are read, or in which layers are held."""

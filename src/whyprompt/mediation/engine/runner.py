@@ -37,7 +37,7 @@ Tokens = Literal["answer", "suffix"]
 OTHERS = -1
 """In the place of a rival token: whichever of all others has the largest logit."""
 
-_PACK_TOKENS = 448  # twice as many where weights are widened, which costs a pack and not a token
+_PACK_TOKENS = 448  # four times as many where weights are widened, which costs a pack and not a token
 
 
 class WorldCache:
@@ -328,7 +328,7 @@ def in_packs(
     # A quarter of the budget for what is kept; what passes through has the rest.
     most_kept = runtime.max_extra_bytes // 4
     most_run = min(
-        _PACK_TOKENS * (2 if runtime.by_differences else 1),
+        _PACK_TOKENS * (4 if runtime.by_differences else 1),
         runtime.max_extra_bytes // (2 * runtime.number_bytes * runtime.row_width),
     )
     pack: list[PromptPair] = []
