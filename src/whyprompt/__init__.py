@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from whyprompt.graph.model import CausalGraph
     from whyprompt.mediation.capture import capture_attention
     from whyprompt.mediation.inference import contrast_heads, infer_heads
+    from whyprompt.mediation.knockout import knockout_sweep
     from whyprompt.mediation.measured.compare import compare_mediation
     from whyprompt.mediation.measured.mediate import mediate
     from whyprompt.mediation.measured.paired import paired_mediation
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
     from whyprompt.mediation.sweep import (
         head_sweep,
         joint_effect,
-        knockout_sweep,
         layer_sweep,
         set_sweep,
         site_sweep,
@@ -171,10 +171,10 @@ _HOMES = {
     "mediation.pairs": ("pair_from_text",),
     "mediation.relate": ("relate_heads",),
     "mediation.search": ("find_heads",),
+    "mediation.knockout": ("knockout_sweep",),
     "mediation.sweep": (
         "head_sweep",
         "joint_effect",
-        "knockout_sweep",
         "layer_sweep",
         "set_sweep",
         "site_sweep",
