@@ -78,6 +78,16 @@ def test_a_tables_texts_are_measured_and_handed_on():
     assert [p.by for p in found.parts] == [p.by for p in same.parts]
 
 
+def test_length_is_a_curve_of_the_words_and_what_is_asked_where_nothing_is_named():
+    frame = make()
+    found = text_mediation(frame, **ASKED)
+    same = text_mediation(frame, {"length": ["words", "log_words"]}, **ASKED)
+    assert found.sentence == same.sentence
+    assert found["mediators"] == ("length",)
+    own = text_mediation(frame.assign(length=frame["completion"].str.len() * 1.0), "length", **ASKED)
+    assert own.part("nie").estimate == text_mediation(frame, "chars", **ASKED).part("nie").estimate
+
+
 def test_a_text_that_is_missing_takes_its_item_out_and_is_counted():
     frame = make()
     frame.loc[[0, 7], "completion"] = None
@@ -127,7 +137,9 @@ def test_a_format_that_is_the_arm_itself_is_refused():
 
 
 def test_real_logs_are_answered_with_the_arms_that_they_name(shared_logs):
-    found = text_mediation(read_trials(*sorted((shared_logs / "lm_eval").glob("samples*"))), draws=100)
+    found = text_mediation(
+        read_trials(*sorted((shared_logs / "lm_eval").glob("samples*"))), "words", draws=100
+    )
     assert found["items"] == 30
     assert abs(found.estimate) == pytest.approx(7 / 30)
     assert "extrapolates" in found.sentence

@@ -13,7 +13,7 @@ from whyprompt.errors import DataError
 from whyprompt.mediation.measured.paired import paired_mediation
 from whyprompt.mediation.measured.pairs_of_items import mediator_groups
 from whyprompt.trials.logs.result import ReadTrials
-from whyprompt.trials.outcomes.features import FEATURES, is_feature, measure
+from whyprompt.trials.outcomes.features import FEATURES, LENGTH, is_feature, measure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def text_mediation(
     trials: pd.DataFrame | ReadTrials,
-    mediators: str | Sequence[str] | Mapping[str, str | Sequence[str]] = "words",
+    mediators: str | Sequence[str] | Mapping[str, str | Sequence[str]] = "length",
     *,
     outcome: str | None = None,
     treated: str | None = None,
@@ -40,8 +40,9 @@ def text_mediation(
     trials : data frame or ReadTrials
         Both arms on the same items: of `load_trials`, `read_trials`, or any table with their columns
         ``item_id`` and ``arm``.
-    mediators : str, sequence of str, or mapping of str to str or sequence of str, default "words"
-        Features of the text: "chars", "words", "log_words" (of one word more), "lines"; 0/1 "json" (all of it
+    mediators : str, sequence of str, or mapping of str to str or sequence of str, default "length"
+        Features of the text: "length", which is "words" and "log_words" (of one word more) as one mediator,
+        so that a word more may be worth less where there are many; "chars", "lines"; 0/1 "json" (all of it
         is), "list" (two entries or more), "code" (a fence), "refuses", "marker:TEXT" (TEXT is in it, in
         either case); "chain_chars" and "chain_words", of what stands in ``<think>`` tags, else before the
         last "answer is", "Answer:", "####" or box. "tokens" is the table's own count, ``completion_tokens``;
@@ -80,7 +81,7 @@ def text_mediation(
     ...     wp.load_example("texts"), outcome="f1", treated="sentence", control="brief", draws=200
     ... )
     >>> found["mediators"], found.part("nie").n_used == found["items"]
-    (('words',), True)
+    (('length',), True)
     """
     if isinstance(trials, ReadTrials):
         treated, control = two_arms(trials, treated, control)
@@ -93,7 +94,10 @@ def text_mediation(
             f"a table does not say its {missing[0]}",
             hint='outcome="correct", treated="cot", control="direct" name a column and two of its arms',
         )
-    groups = mediator_groups(mediators)
+    groups = {
+        name: LENGTH if columns == ("length",) and "length" not in frame else columns
+        for name, columns in mediator_groups(mediators).items()
+    }
     names = [name for columns in groups.values() for name in columns]
     made, lost = measured(frame, names, text=text, arms=(str(control), str(treated)), outcome=str(outcome))
     found = paired_mediation(

@@ -108,8 +108,8 @@ def _sentence(made: Result, outcome: str, treated: str, control: str) -> str:
         share = made.part("proportion", by=name)
         of = "" if share.estimate is None else f", {share.estimate:.0%} of the effect"
         text.append(
-            f"With {_DONE.get(name, name)}, {treated!r} loses {_said(nie)}{of} (NIE), {_said(nde)} stays "
-            f"(NDE), and {control!r} gains {_said(pure)} (pure NIE)."
+            f"With {_DONE.get(name, name)}, {_said(nie)} of that is gone under {treated!r}{of} (NIE), and "
+            f"{_said(nde)} stays (NDE); under {control!r} it adds {_said(pure)} (pure NIE)."
         )
     text.append(
         "Nothing is assumed about the chain, which was set; what is uncertain is which items were drawn."

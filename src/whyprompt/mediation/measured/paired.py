@@ -134,7 +134,14 @@ def paired_mediation(
     what is left of both brings the effect to zero, and none that explains less of both does.
 
     *Intervals* are percentiles of a bootstrap of items or clusters, in which all is fitted again, widened as
-    Student's t is. ``python benchmarks/coverage_texts.py`` measures what they cover.
+    Student's t is. ``python benchmarks/coverage_texts.py --reps 300`` counts what 95% intervals of NIE and
+    NDE hold of skewed lengths (Monte Carlo error 1.3 points): 92 to 97% where the model is right, with 12 to
+    100 items or 8 to 24 templates. Of a 0/1 outcome whose chance is logistic in the logarithm of the words,
+    intervals of the NIE hold it in 96% with words and their logarithm as one mediator, and in 94, 88 and 85%
+    of the samples of 30, 100 and 300 items with the words alone. Where what an answer says moves its length
+    and its score, NIE and NDE are held in 88 and 71%. Harder items have longer answers
+    in all of these worlds, and `mediate` on the same rows, which compares between items too, is off by up to
+    4 standard deviations.
 
     References
     ----------
@@ -241,11 +248,11 @@ def _parts(
                     out[key] = row(key, figures)
             key = ("nie", name)
             if not prefix and out[key].estimate is not None:
-                share = point[key] / point["total_effect", ""]
                 if total.ends[0] <= 0 <= total.ends[1]:
                     why = "the total effect is not told from zero, and a share of nothing is no number"
                     out["proportion", name] = Estimate(label="proportion", by=name, estimate=None, note=why)
                 else:
+                    share = point[key] / point["total_effect", ""]
                     ratio = drawn[key] / drawn["total_effect", ""]
                     made = estimate_of_draws("proportion", ratio, float(share), level, n)
                     out["proportion", name] = replace(made, by=name)
@@ -328,8 +335,8 @@ def _sentence(made: Result, arms: tuple[str, str], outcome: str) -> str:
     if nie.estimate is None:
         return f"{text}How much of it goes through {one} cannot be said: {nie.note}."
     text += (
-        f"With {one} as under {control!r}, {treated!r} would lose {_span(nie)} of that (NIE), and "
-        f"{_span(nde)} would stay (NDE)."
+        f"Of that, {_span(nie)} would be gone if {one} were as under {control!r} (NIE), and {_span(nde)} "
+        "would stay (NDE)."
     )
     share = made.part("proportion", by=main)
     if share.estimate is not None:
@@ -346,6 +353,7 @@ def _sentence(made: Result, arms: tuple[str, str], outcome: str) -> str:
         " What an item adds to both arms alike plays no part. But this is an effect only if nothing else "
         f"that differs between an item's two answers moves both {one} and {outcome}, such as what the answer "
         f"says, or how much else {treated!r} does for the item: a left-out cause that explains "
-        f"{100 * nie['robustness_value']:.2g}% of what is left of both would bring the NIE to zero."
+        f"{100 * nie['robustness_value']:.2g}% of what is left of both would bring the NIE to zero"
+        + ("." if nie.ends[0] > 0 or nie.ends[1] < 0 else ", from which it is not told as it is.")
     )
     return " ".join([text, *made.warnings])

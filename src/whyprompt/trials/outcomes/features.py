@@ -77,6 +77,10 @@ the whole text is JSON (in a fence too), it has two entries of a list or more, a
 and lengths of the chain of thought (`chain_of`)."""
 
 
+LENGTH = ("words", "log_words")
+"""What "length" stands for: a word more may be worth less where there are many."""
+
+
 def is_feature(name: str) -> bool:
     """Say whether a name is that of a feature of texts."""
     return name in FEATURES or (name.startswith(MARKER) and bool(name[len(MARKER) :]))
