@@ -254,7 +254,7 @@ def test_what_is_not_followed_is_little_and_has_its_reason():
         texts = [text for k, text in every if k == kind]
         assert [part for part in reasons if not any(part in text for text in texts)] == [], "said of nothing"
     code = [text for kind, text in every if kind == "python"]
-    assert len([text for text in code if any(part in text for part in follow.NOT_RUN)]) <= 1 < len(code) / 10
+    assert len([text for text in code if any(part in text for part in follow.NOT_RUN)]) <= 2 < len(code) / 10
     verbs = [text for kind, text in every if text.startswith("whyprompt ")]
     left = [text for text in verbs if any(part in text for part in follow.NOT_DONE)]
     assert len(left) <= len(verbs) / 3
