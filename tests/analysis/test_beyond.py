@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from whyprompt import load_trials, run_study, study_mediation
+from whyprompt import load_trials, run_study, study_mediation, write_report
 from whyprompt.answers import load_mediation, run_mediation
 from whyprompt.answers.saved import Saved
 from whyprompt.errors import MediationError, StudyError
@@ -51,6 +51,9 @@ def test_what_is_written_is_scored_as_the_study_scores_it(tiny_study, tmp_path, 
     shown = flips(found)
     assert len(shown[-1].rows) == 6
     assert shown[1].text == found.sentence
+    page = write_report(tiny_study, folder).read_text()
+    assert "What is written under a patch" in page
+    assert f"on {answer.main.sweep.scale.split(' (')[0]}".replace("'", "&#39;") in page
     # Asked of sites by their names, nothing else is run again.
     with monkeypatch.context() as context:
         context.setattr("whyprompt.answers.internal.site_sweep", lambda *_, **__: pytest.fail("swept again"))

@@ -15,6 +15,7 @@ from whyprompt import find_heads, head_sweep, infer_heads
 from whyprompt.errors import MediationError
 from whyprompt.mediation import PairOutcomes, PromptPair, Sweep, generation_sweep
 from whyprompt.mediation.generation import cost_words
+from whyprompt.mediation.intervals import share_interval
 
 # With norms before the head, capping, scaling, a bias, and a plain product.
 KINDS = ["llama", "gpt2", "gemma2", "cohere", "phi", "mistral", "deepseek_v2"]
@@ -115,8 +116,16 @@ def test_flips_of_a_planted_circuit():
         np.testing.assert_array_equal(sweep.effect(quantity), np.broadcast_to(want, (8, 8)))
     np.testing.assert_array_equal(sweep.nie + sweep.nde, np.ones((8, 8)))
     np.testing.assert_array_equal(sweep.pure_nie + sweep.total_nde, np.ones((8, 8)))
-    said = infer_heads(sweep).sentence
-    assert "the total effect on exact_match of what the model writes (risk differences) is 1 " in said
+    found = infer_heads(sweep)
+    assert (
+        "the total effect on exact_match of what the model writes (risk differences) is 1 " in found.sentence
+    )
+    # Eight items alike bound no effect at a point: others may differ, as the binomial says.
+    others = 1 - 0.05 ** (1 / 8)
+    for head, part in zip(ALL, found.parts, strict=True):
+        ends = (1 - 2 * others, 1) if head == (1, 2) else (-others, others)
+        np.testing.assert_allclose(part.ends, ends, atol=1e-12)
+    np.testing.assert_allclose(found.overall.ends, (1 - 2 * others, 1), atol=1e-12)
 
 
 @pytest.mark.parametrize(("gate", "alone"), [("or", (0, 1)), ("and", (1, 0))])
@@ -238,3 +247,20 @@ def test_a_result_says_on_which_scale_it_is(outcome, said):
         in find_heads(model, items, sweep=sweep).sentence
     )
     assert Sweep(y00=[0.0], y11=[1.0]).scale == ""
+
+
+def test_a_share_of_flips_that_are_all_alike_is_no_point():
+    found = find_heads(decided(planted.build({2: 1.0})), pairs(12), outcome="first_token")
+    assert found.heads == ((1, 2),)
+    least = 1 - 2 * (1 - 0.025 ** (1 / 6))  # each of six held-out items flips
+    for part in (part for part in found.parts if part.label == "share"):
+        assert part.estimate == 1
+        if least <= 0:
+            assert part.ends == (-np.inf, np.inf)
+        else:
+            np.testing.assert_allclose(part.ends, (least, 1 / least))
+    assert "100% to 100%" not in found.sentence
+    twenty = np.ones(40)
+    least = 1 - 2 * (1 - 0.025 ** (1 / 40))
+    np.testing.assert_allclose(share_interval(twenty, twenty, binary=True), (least, 1 / least))
+    assert share_interval(twenty, twenty) == (1, 1)

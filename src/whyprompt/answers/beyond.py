@@ -6,8 +6,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from whyprompt._summary import parts_table
 from whyprompt._words import counted, percent
 from whyprompt.answers.pairs import chosen_items, study_pairs
@@ -155,10 +153,9 @@ def _sentence(r: Result, sweep: Sweep, contrast: Contrast) -> str:
     assert r.overall is not None
     n = len(sweep.y00)
     arms = ((sweep.y00, contrast.control), (sweep.y11, contrast.treated))
-    binary = all(bool(np.isin(y, (0, 1)).all()) for y, _ in arms)
     each = (
         f"{int(y.sum())} of {n} are right under {name!r}"
-        if binary
+        if sweep.binary
         else f"a mean of {y.mean():.3g} under {name!r}"
         for y, name in arms
     )

@@ -18,7 +18,7 @@ from whyprompt._summary import figures, parts_table
 from whyprompt._words import counted, format_number, percent
 from whyprompt.errors import MediationError
 from whyprompt.mediation.engine.sites import KIND_WORDS
-from whyprompt.mediation.intervals import DRAWS, interval_words, mean_interval, units_of
+from whyprompt.mediation.intervals import DRAWS, bounds_of_alike, interval_words, mean_interval, units_of
 from whyprompt.mediation.results import column, columns_of, estimates, heads_of
 from whyprompt.results import Estimate, Result
 from whyprompt.stats import resampling
@@ -328,8 +328,12 @@ def _infer(
     sums, sizes = cluster_sums(x, groups)
     rng = np.random.default_rng(random_state)
     figures, q_value, exhaustive = resampling.resample(sums, sizes, level=level, draws=draws, rng=rng)
+    for k in np.flatnonzero(np.ptp(x, 0) == 0) if sweep.binary else ():
+        ends = bounds_of_alike(float(x[0, k]), len(sizes), level)
+        figures["ci_low"][k], figures["ci_high"][k] = ends
+    total = mean_interval(te, cluster=clusters, level=level, binary=sweep.binary)
     out = HeadInference(
-        overall=replace(mean_interval(te, cluster=clusters, level=level), label="total effect"),
+        overall=replace(total, label="total effect"),
         parts=estimates(sweep.labels, len(x), "", **figures),
         level=level,
         axis=f"{_NAMES[quantity]} on {sweep.outcome}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,11 @@ DRAWS = 10_000
 
 
 def mean_interval(
-    values: Sequence[float] | Array, *, cluster: Sequence[str] | None = None, level: float = 0.95
+    values: Sequence[float] | Array,
+    *,
+    cluster: Sequence[str] | None = None,
+    level: float = 0.95,
+    binary: bool = False,
 ) -> Estimate:
     """Mean over items with a bootstrap-t interval.
 
@@ -36,6 +41,9 @@ def mean_interval(
     cluster : sequence of str, optional
         Sampling units; every item its own by default.
     level : float, default 0.95
+    binary : bool, default False
+        Whether the values are effects on an outcome of 0 or 1: where all are alike, the binomial says how
+        far the mean may be from them.
 
     Returns
     -------
@@ -67,7 +75,11 @@ def mean_interval(
     groups = units_of(x, cluster)
     sums, sizes = cluster_sums(x, groups)
     counts = resampling.draw_counts(len(sizes), DRAWS, np.random.default_rng(0))
-    return _interval(counts, sums, sizes, level)
+    found = _interval(counts, sums, sizes, level)
+    if not binary or np.ptp(x) > 0:
+        return found
+    low, high = bounds_of_alike(float(x[0, 0]), len(sizes), level)
+    return replace(found, ci_low=low, ci_high=high)
 
 
 def _interval(counts: Array, sums: Array, sizes: Array, level: float) -> Estimate:
@@ -84,13 +96,19 @@ def _interval(counts: Array, sums: Array, sizes: Array, level: float) -> Estimat
 
 
 def share_interval(
-    part: Array, whole: Array, *, cluster: Sequence[str] | None = None, level: float = 0.95
+    part: Array,
+    whole: Array,
+    *,
+    cluster: Sequence[str] | None = None,
+    level: float = 0.95,
+    binary: bool = False,
 ) -> tuple[float, float]:
     """Bootstrap-t interval of mean(part) / mean(whole) over items, where the whole is told from zero.
 
     The delta method's error, in every draw as in the sample. Near a whole of zero no share is bounded, so
     none is given where the whole's own interval holds zero. An end is infinite where the items do not bound
-    it.
+    it. `binary` as in `mean_interval`: where part or whole are alike in all items, the interval is what both
+    of theirs, at half the error each, leave for the ratio.
 
     Fieller (1954). Some problems in interval estimation. JRSS B 16.
     Hwang (1995). Fieller's problems and resampling techniques. Statistica Sinica 5.
@@ -101,6 +119,14 @@ def share_interval(
     [0.46, 0.545]
     """
     check_level(level)
+    if binary and min(np.ptp(part), np.ptp(whole)) == 0:
+        each = [
+            mean_interval(v, cluster=cluster, level=(1 + level) / 2, binary=True).ends for v in (part, whole)
+        ]
+        if each[1][0] <= 0 <= each[1][1]:
+            return -np.inf, np.inf
+        ratios = [a / b for a in each[0] for b in each[1]]
+        return min(ratios), max(ratios)
     x = np.column_stack([part, whole])
     sums, sizes = cluster_sums(x, units_of(x, cluster))
     counts = resampling.draw_counts(len(sizes), DRAWS, np.random.default_rng(0))
@@ -110,6 +136,19 @@ def share_interval(
     of = (sums[:, :1], sizes, sums[:, 1])
     ends = resampling.bounds(*mean_of_clusters(*of), resampling.bootstrap_t(counts, *of), sizes, level)
     return float(ends[0][0]), float(ends[1][0])
+
+
+def bounds_of_alike(value: float, units: int, level: float) -> tuple[float, float]:
+    """Interval of a mean effect on an outcome of 0 or 1, where all sampling units have one and the same.
+
+    No resample shows what other items would do; the binomial does. Of so many units none had another effect:
+    at this level at most a share ``1 - (1 - level) ** (1 / units)`` of all have, of -1 or 1 at the furthest.
+
+    >>> [round(v, 2) for v in bounds_of_alike(0.0, 20, 0.95)], bounds_of_alike(1.0, 20, 0.95)[1]
+    ([-0.14, 0.14], 1.0)
+    """
+    others = 1 - (1 - level) ** (1 / units)
+    return value - others * (1 + value), value + others * (1 - value)
 
 
 def check_level(level: float) -> None:

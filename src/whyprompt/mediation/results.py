@@ -266,8 +266,13 @@ class Sweep(Stored, Shown):
     @property
     def scale(self) -> str:
         """What the effects are on, in words, and their unit: nats, or risk differences."""
-        runs = (getattr(self, name) for name in (*_CLEAN, *_PATCHED))
-        return scale_words(self.outcome, [y for y in runs if y is not None])
+        return scale_words(self.outcome, binary=self.binary)
+
+    @property
+    def binary(self) -> bool:
+        """Whether every outcome is 0 or 1."""
+        runs = [y for y in (getattr(self, name) for name in (*_CLEAN, *_PATCHED)) if y is not None]
+        return bool(runs) and all(bool(np.isin(y, (0.0, 1.0)).all()) for y in runs)
 
     @property
     def sentence(self) -> str:

@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 WRITTEN = "generated "
 """Begins the outcome of a sweep that scores what the model writes."""
 
@@ -20,14 +13,14 @@ _SCALES = {
 }
 
 
-def scale_words(outcome: str, values: Iterable[object] = ()) -> str:
+def scale_words(outcome: str, *, binary: bool = False) -> str:
     """Say what an effect is on, and in which unit; an outcome of one's own is named, and nothing more.
 
-    `values` are arrays of the outcome: where the model writes, they tell right and wrong from grades.
+    `binary` says of what the model writes whether its score is right or wrong, or a grade.
 
     >>> scale_words("prob")
     "the answer's probability (risk differences)"
-    >>> scale_words("generated exact_match", [[0.0, 1.0]])
+    >>> scale_words("generated exact_match", binary=True)
     'exact_match of what the model writes (risk differences)'
     """
     if outcome in _SCALES:
@@ -35,6 +28,5 @@ def scale_words(outcome: str, values: Iterable[object] = ()) -> str:
         return f"{what} ({unit})"
     if not outcome.startswith(WRITTEN):
         return outcome
-    binary = all(bool(np.isin(np.asarray(y, dtype=np.float64), (0.0, 1.0)).all()) for y in values)
     unit = "risk differences" if binary else "differences of means"
     return f"{outcome.removeprefix(WRITTEN)} of what the model writes ({unit})"

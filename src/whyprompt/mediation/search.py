@@ -222,7 +222,7 @@ def find_heads(
     chosen = path if at is None else path[: at + 1]
     nested = {str(k): path[: k + 1] for k in range(len(path))}
     test = set_sweep(model, unseen, nested, directions=ways, **options)
-    total_effect = mean_interval(test.te, cluster=test.clusters, level=level)
+    total_effect = mean_interval(test.te, cluster=test.clusters, level=level, binary=test.binary)
     _check_total(test.te, "held-out")
     out = HeadSearch(
         overall=replace(total_effect, label="total effect"),
@@ -247,7 +247,8 @@ def _carried(quantity: Way, test: Sweep, n_chosen: int, level: float) -> list[Es
     """Measure what the chosen set carries in one direction, on the held-out items."""
     joint = test.effect(quantity)
     part = joint[:, n_chosen - 1]
-    low, high = share_interval(part, test.te, cluster=test.clusters, level=level)
+    how: dict[str, Any] = {"cluster": test.clusters, "level": level, "binary": test.binary}
+    low, high = share_interval(part, test.te, **how)
     share = Estimate(
         label="share",
         by=quantity,
@@ -260,7 +261,7 @@ def _carried(quantity: Way, test: Sweep, n_chosen: int, level: float) -> list[Es
     return [
         share,
         *(
-            replace(mean_interval(values, cluster=test.clusters, level=level), label=label, by=quantity)
+            replace(mean_interval(values, **how), label=label, by=quantity)
             for label, values in effects.items()
         ),
     ]
