@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from whyprompt.errors import MediationError
+from whyprompt.mediation.engine.support import tolerance
 
 _LIKE_ITSELF = 1e-3
 _INNER = "_original_component"
@@ -81,7 +82,8 @@ def _of_lens(model: Any) -> Any:  # noqa: ANN401  # TransformerLens ships no typ
         bridged.train(training)
         plain.train(training)
     off, most = float((theirs - own).abs().max()), float(own.abs().max())
-    if not off <= _LIKE_ITSELF * max(1.0, most):
+    # In half precision a bridge's own attention is a few roundings away.
+    if not off <= max(_LIKE_ITSELF, tolerance(torch.finfo(bridged.dtype).eps)) * max(1.0, most):
         raise MediationError(
             f"this {name} gives log-probabilities that differ by {off:.2g} from those of the model it was "
             "made of: its weights were changed, or a hook of its own is at work",
