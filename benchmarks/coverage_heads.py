@@ -191,7 +191,7 @@ def power(columns: np.ndarray, n: int, draws: int) -> None:
     flips, family, *_ = sign_flips(heads, np.ones(len(heads)), draws=draws - 1, rng=rng, flat=resampling.FLAT)
     q_flips = stats.false_discovery_control(flips)
     print(
-        f"  the first {len(heads)} items as they are: of {heads.shape[1]} heads the sign flips name "
+        f"  the first {len(heads)} items as they are: of {heads.shape[1]} sites the sign flips name "
         f"{(family < ALPHA).sum()} (FDR {(q_flips < ALPHA).sum()}), both together "
         f"{(got['p_adjusted'] < ALPHA).sum()} (FDR {(q_value < ALPHA).sum()})"
     )
