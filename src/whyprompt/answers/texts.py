@@ -92,7 +92,7 @@ def text_mediation(
     if missing:
         raise DataError(
             f"a table does not say its {missing[0]}",
-            hint='outcome="correct", treated="cot", control="direct" name a column and two of its arms',
+            hint="outcome='correct', treated='cot', control='direct' name a column and two of its arms",
         )
     groups = {
         name: LENGTH if columns == ("length",) and "length" not in frame else columns
