@@ -115,7 +115,8 @@ class ModelSettings(Strict):
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = Field(
         default="auto",
         description="auto is float32, also for a checkpoint in half precision: its weights then take twice "
-        "the memory of their files. On a GPU it is bfloat16 for a checkpoint in bfloat16.",
+        "the memory of their files. On a GPU it is bfloat16 for a checkpoint in bfloat16. mediate computes "
+        "in float32 whatever the weights' type, and may keep a checkpoint's bfloat16.",
     )
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
 

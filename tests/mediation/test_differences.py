@@ -103,6 +103,15 @@ def test_no_row_is_further_from_float32_than_is_aimed_at(seed):
     assert off <= min(max(sweep.floor, NEAR), differences.AIM)
 
 
+@pytest.mark.usefixtures("left")
+def test_batches_and_groups_of_runs_change_little():
+    half, exact = wide_vocabulary()
+    pairs = [pair(seed=i) for i in range(3)]
+    want, small = head_sweep(exact, pairs), head_sweep(half, pairs, max_extra_bytes=1)
+    off = max(np.abs(small.y10 - want.y10).max(), np.abs(small.y01 - want.y01).max())
+    assert off <= max(small.floor, NEAR)
+
+
 def test_rows_in_doubt_are_run_in_float32(monkeypatch):
     half, exact = both("llama")
     asked = []

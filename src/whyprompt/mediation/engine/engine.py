@@ -322,26 +322,33 @@ class ModelRuntime:
         # Runs with as many answer tokens and as wide a window share batches: nothing is padded.
         shapes = [(len(job.base.answer), job.base.window) for job in jobs]
         for n, window in sorted(set(shapes)):
-            which = [j for j, shape in enumerate(shapes) if shape == (n, window)]
-            alike = [jobs[j] for j in which]
-            traced = self._traced(alike)
-            batches = [*split_jobs(alike, self._row_bytes, self.max_extra_bytes // 2)]
-            done = None if traced is None else carried_scores(self, alike, batches, traced)
-            for number, parts in enumerate(batches):
-                scored = self._batch_scores(alike, parts) if done is None else done[number]
-                first = 0
-                for j, own in parts:
-                    job, last = alike[j], first + 1 + len(own)
-                    check_finite(scored[first:last], job.item)
-                    if done is None:
-                        self._check_sentinel(job.base, scored[first], job.item)
-                    rows = out[which[j]]
-                    off, most = ((r - job.base.log_probs).sum().abs() for r in (scored[first], rows[0]))
-                    if off > most:
-                        rows[0] = scored[first]
-                    rows[[1 + row for row in own]] = scored[first + 1 : last]
-                    first = last
+            own = [j for j, shape in enumerate(shapes) if shape == (n, window)]
+            # The gradients of as many runs are traced at once as their logits have room.
+            logits = 16 * n * self.model.get_input_embeddings().num_embeddings
+            step = max(1, self.max_extra_bytes // logits) if self.by_differences else len(own)
+            for at in range(0, len(own), step):
+                self._patch([jobs[j] for j in own[at : at + step]], [out[j] for j in own[at : at + step]])
         return out
+
+    def _patch(self, alike: Sequence[Job], out: Sequence[torch.Tensor]) -> None:
+        """Fill in what the rows of some jobs give, as in `patched_many`, and their first ones."""
+        traced = self._traced(alike)
+        batches = [*split_jobs(alike, self._row_bytes, self.max_extra_bytes // 2)]
+        done = None if traced is None else carried_scores(self, alike, batches, traced)
+        for number, parts in enumerate(batches):
+            scored = self._batch_scores(alike, parts) if done is None else done[number]
+            first = 0
+            for j, own in parts:
+                job, last = alike[j], first + 1 + len(own)
+                check_finite(scored[first:last], job.item)
+                if done is None:
+                    self._check_sentinel(job.base, scored[first], job.item)
+                rows = out[j]
+                off, most = ((r - job.base.log_probs).sum().abs() for r in (scored[first], rows[0]))
+                if off > most:
+                    rows[0] = scored[first]
+                rows[[1 + row for row in own]] = scored[first + 1 : last]
+                first = last
 
     def read_many(self, jobs: Sequence[Job], until: int) -> None:
         """Run patched rows for what their jobs read, up to the attention of one layer; nothing is scored."""
