@@ -122,6 +122,15 @@ def test_rows_in_doubt_are_run_in_float32(monkeypatch):
     assert asked == [24]  # twelve heads both ways: a tiny model's effects are as large as its stream
 
 
+def test_a_pack_with_many_rows_in_doubt_goes_by_float32_products_at_once(monkeypatch):
+    half, exact = wide_vocabulary()
+    monkeypatch.setattr(differences, "_exact", lambda *_: pytest.fail("no row is run twice"))
+    monkeypatch.setattr(differences, "AIM", 1e-6)
+    pairs = [pair(seed=s) for s in range(3)]
+    sweep, want = head_sweep(half, pairs), head_sweep(exact, pairs)
+    np.testing.assert_allclose(sweep.y10, want.y10, rtol=0, atol=1e-4)  # the scale of its logits is large
+
+
 @pytest.mark.parametrize(
     "options", [{"tokens": "suffix"}, {"mediator": "attention_row"}, {"outcome": "prob"}]
 )

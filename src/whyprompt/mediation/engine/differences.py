@@ -45,6 +45,8 @@ _COMPARED = 8
 _EXACT_TOKENS = 4096
 _ROWS = 512
 _TOGETHER = 1024
+# A pack of which more than this share of some rows tried is in doubt goes by float32 products at once.
+_TRIED, _TOO_MANY = 32, 0.3
 
 
 class Carried:
@@ -120,26 +122,27 @@ class Carried:
 
 def carried_scores(
     runtime: Runs, jobs: Sequence[Job], batches: Sequence[Sequence[Part]], traced: Traced
-) -> list[torch.Tensor]:
-    """Log-probabilities of the rows of each batch, (rows, answer), float64.
+) -> list[torch.Tensor] | None:
+    """Log-probabilities of the rows of each batch, (rows, answer), float64; None where too many are in doubt.
 
     The first row of a part is its clean run, moved by the most that the others may be off by.
     """
-    n = len(jobs[0].base.answer)
+    every_row = [(j, row) for parts in batches for j, own in parts for row in own]
+    if len(every_row) > _TRIED * 4:
+        tried = every_row[:: len(every_row) // _TRIED]
+        some = [(j, tuple(r for k, r in tried if k == j)) for j in sorted({j for j, _ in tried})]
+        _, doubt, firsts = _carried(runtime, jobs, some, traced)
+        doubt[firsts] = 0.0
+        if int((doubt > AIM / 2).sum()) > _TOO_MANY * len(tried):
+            return None
     found: list[torch.Tensor] = []
     doubts, rows = [], []
     for parts in batches:
-        plan = Plan(jobs, parts, runtime.n_layers, at_once=runtime.at_once, spare=runtime.spare)
-        runs = [j for j, _ in parts]
-        carried = Carried(traced, plan, runs)
-        with carried.watching(runtime.layers):
-            hidden = runtime.run_plan(plan)[:, -n:]
-        scored, doubt = _scored(runtime, hidden, plan, runs, traced)
-        scored += carried.off.cpu().double()[:, None] / n
-        doubts.append(doubt + _SECOND * carried.squares.cpu().double().sqrt() * _distance(hidden, plan))
+        scored, doubt, firsts = _carried(runtime, jobs, parts, traced)
         before = sum(len(scores) for scores in found)
         found.append(scored)
-        for (j, own), first in zip(parts, plan.unpatched, strict=True):
+        doubts.append(doubt)
+        for (j, own), first in zip(parts, firsts, strict=True):
             at = torch.arange(len(own)) + (before + first + 1)
             rows.append(torch.stack([torch.full_like(at, j), torch.tensor(own), at], 1))
     every = torch.cat(found)
@@ -150,9 +153,25 @@ def carried_scores(
         for j, own in parts:
             clean = jobs[j].base.log_probs
             rounding = float((traced.log_probs[j] - clean).sum().abs())
-            scored[first] = clean + max(off, rounding) / n
+            scored[first] = clean + max(off, rounding) / len(clean)
             first += 1 + len(own)
     return out
+
+
+def _carried(
+    runtime: Runs, jobs: Sequence[Job], parts: Sequence[Part], traced: Traced
+) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+    """Log-probabilities of a batch's rows by their differences, their doubt, and where each part's begin."""
+    n = len(jobs[0].base.answer)
+    plan = Plan(jobs, parts, runtime.n_layers, at_once=runtime.at_once, spare=runtime.spare)
+    runs = [j for j, _ in parts]
+    carried = Carried(traced, plan, runs)
+    with carried.watching(runtime.layers):
+        hidden = runtime.run_plan(plan)[:, -n:]
+    scored, doubt = _scored(runtime, hidden, plan, runs, traced)
+    scored += carried.off.cpu().double()[:, None] / n
+    doubt += _SECOND * carried.squares.cpu().double().sqrt() * _distance(hidden, plan)
+    return scored, doubt, plan.unpatched
 
 
 def _distance(hidden: torch.Tensor, plan: Plan) -> torch.Tensor:
