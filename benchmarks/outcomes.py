@@ -5,10 +5,10 @@ On the embedded model, with one thread: a margin over a foil of one token by one
 two runs with the vocabulary normalised, which is what longer foils take; and texts written under patches,
 beside a naive loop that computes the whole sequence anew with hooks at every step, and whether both write the
 same. Then how often intervals of effects on an outcome of 0 or 1 hold the truth, of items drawn with known
-chances of a flip either way, with its Monte Carlo error: `--coverage` alone needs no model.
+chances of a flip either way, with its Monte Carlo error: it needs no model.
 
     python benchmarks/outcomes.py
-    python benchmarks/outcomes.py --coverage --reps 40
+    python benchmarks/outcomes.py --only coverage --reps 40
 """
 
 from __future__ import annotations
@@ -188,12 +188,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--coverage", action="store_true", help="the intervals alone")
+    parser.add_argument("--only", choices=("margins", "texts", "coverage"), help="one of the three alone")
     parser.add_argument("--reps", type=int, default=25, help="sweeps of 20 sets a cell")
     parser.add_argument("--pairs", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=6)
     args = parser.parse_args()
-    if not args.coverage:
+    if args.only != "coverage":
         import torch
 
         from whyprompt import load_model
@@ -201,9 +201,12 @@ def main() -> None:
         torch.set_num_threads(1)
         lm = load_model("embedded", dtype="float32")
         pairs = pairs_of(lm, args.pairs)
-        margins(lm, pairs)
-        texts(lm, pairs[:2], args.tokens)
-    coverage(args.reps)
+        if args.only != "texts":
+            margins(lm, pairs)
+        if args.only != "margins":
+            texts(lm, pairs, args.tokens)
+    if args.only in {None, "coverage"}:
+        coverage(args.reps)
 
 
 if __name__ == "__main__":
