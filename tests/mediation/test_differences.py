@@ -158,6 +158,22 @@ def test_other_sites_stay_within_what_is_printed():
     assert off <= max(got.floor, 1e-4)  # of which float32's own products have some
 
 
+@pytest.mark.usefixtures("left")
+def test_sets_at_several_depths_go_by_float32_products(monkeypatch):
+    """What is set again behind the first site is no longer off by anything."""
+    half, exact = both("llama", heads=0.3)
+    p, sets = pair(), {"one layer": [(0, 0), (0, 1)], "two": [(0, 0), (2, 1)], "mixed": ["attn 1", "mlp 1"]}
+    want = set_sweep(exact, [p], sets)
+    by = []
+    own = differences.carried_scores
+    monkeypatch.setattr(engine, "carried_scores", lambda *args: by.append(1) or own(*args))
+    found = set_sweep(half, [p], sets)
+    assert not by
+    np.testing.assert_allclose(found.y10, want.y10, rtol=0, atol=NEAR)
+    set_sweep(half, [p], {"one layer": sets["one layer"]})
+    assert by
+
+
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
 def test_a_float32_model_is_swept_as_ever(model_type, monkeypatch):
     half, _ = both(model_type)

@@ -368,8 +368,14 @@ class ModelRuntime:
         return self.scored(hidden[:, -n:].flatten(0, 1), gold, rivals)[0].view(-1, n)
 
     def _traced(self, jobs: Sequence[Job]) -> Traced | None:
-        """Trace clean runs whose rows go by differences: none that are read, or in which layers are held."""
+        """Trace clean runs whose rows go by differences: none that are read, or in which layers are held.
+
+        Nor rows set at several depths: what a product behind the first is off by may go into what is set
+        again, and would be corrected all the same.
+        """
         if not self.by_differences or any(job.read is not None or job.frozen for job in jobs):
+            return None
+        if any(len({site[:2] for site in row}) > 1 for job in jobs for row in job.rows):
             return None
         traced = trace(self, jobs)
         for job, row in zip(jobs, traced.log_probs, strict=True):
