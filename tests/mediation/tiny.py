@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 
 import torch
 import transformers
@@ -139,12 +140,106 @@ NEVER = {
 
 OTHER = {"bert": _NO_KV}
 
+# Layers with attention beside layers that keep a state; the layers here that have heads.
+_MIXED = _BASE | {"num_hidden_layers": 4}
+_DELTA = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "linear_conv_kernel_dim": 3,
+    "layer_types": ["linear_attention", "full_attention"] * 2,
+}
+_MAMBA = {
+    "mamba_n_heads": 8,
+    "mamba_d_head": 8,
+    "mamba_d_state": 8,
+    "mamba_d_conv": 3,
+    "mamba_n_groups": 2,
+    "mamba_expand": 2,
+    "mamba_chunk_size": 8,
+}
+_EXPERTS = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
+}
+_CONV = {"layer_types": ["conv", "full_attention"] * 2, "conv_L_cache": 3}
+_LATENT = (
+    _MLA
+    | _EXPERTS
+    | {
+        "num_hidden_layers": 4,
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+        "mlp_layer_types": ["dense"] * 4,
+        "linear_head_dim": 8,
+        "linear_num_heads": 4,
+        "num_expert_group": 2,
+        "topk_group": 1,
+    }
+)
+HYBRIDS = {
+    name: config
+    for name, config in {
+        "qwen3_next": _MIXED | _DELTA | _EXPERTS,
+        "qwen3_5_text": _MIXED | _DELTA,
+        "qwen3_5_moe_text": _MIXED | _DELTA | _EXPERTS,
+        "olmo_hybrid": _MIXED | _DELTA,
+        "minimax": _MIXED | _MOE | {"layer_types": _DELTA["layer_types"], "block_size": 8},
+        "kimi_linear": _LATENT,
+        "bailing_hybrid": _LATENT,
+        "granitemoehybrid": _MIXED
+        | _MAMBA
+        | {
+            "layer_types": ["mamba", "attention"] * 2,
+            "num_local_experts": 0,
+            "num_experts_per_tok": 0,
+            "shared_intermediate_size": 48,
+        },
+        "jamba": _MIXED
+        | {
+            "attn_layer_period": 2,
+            "attn_layer_offset": 1,
+            "expert_layer_period": 2,
+            "expert_layer_offset": 1,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "mamba_d_state": 8,
+            "mamba_d_conv": 3,
+        },
+        "bamba": _MIXED | _MAMBA | {"attn_layer_indices": [1, 3]},
+        "falcon_h1": _MIXED | _MAMBA | {"mamba_d_ssm": 64},
+        "nemotron_h": _MIXED
+        | {
+            "layers_block_type": ["mamba", "attention", "mlp", "attention"],
+            "mamba_num_heads": 8,
+            "mamba_head_dim": 8,
+            "ssm_state_size": 8,
+            "n_groups": 2,
+            "conv_kernel": 3,
+            "chunk_size": 8,
+        },
+        "zamba2": _MIXED
+        | {"mamba_d_state": 8, "n_mamba_heads": 8, "layers_block_type": ["mamba", "hybrid"] * 2},
+        "recurrent_gemma": _MIXED
+        | {"block_types": ["recurrent", "attention"], "attention_window_size": 6, "lru_width": 32},
+        "lfm2": _MIXED | _CONV | {"block_auto_adjust_ff_dim": False},
+        "lfm2_moe": _MIXED | _CONV | _EXPERTS | {"num_dense_layers": 2},
+        "lfm3": _MIXED | _CONV,
+    }.items()
+    if name in CONFIG_MAPPING
+}
+WITH_HEADS = {name: [0, 1, 2, 3] if name == "falcon_h1" else [1, 3] for name in HYBRIDS}
+
 _PROJECTIONS = ("o_proj", "c_proj", "out_proj", "dense")
 
 
 def make(model_type, *, dtype=torch.float64, seed=0, **changes):
     """Random model of an architecture, with weights large enough for heads to matter."""
-    config = AutoConfig.for_model(model_type, **(ARCHITECTURES | NEVER | OTHER)[model_type] | changes)
+    config = AutoConfig.for_model(
+        model_type, **(ARCHITECTURES | HYBRIDS | NEVER | OTHER)[model_type] | changes
+    )
     # Their eager attention rounds queries and keys to float32, which would blur the oracle.
     implementation = "sdpa" if model_type in {"gptj", "codegen"} else "eager"
     config._attn_implementation = implementation
@@ -163,7 +258,43 @@ def make(model_type, *, dtype=torch.float64, seed=0, **changes):
                     torch.randn(p.shape, generator=generator, dtype=torch.float64)
                     * (0.25 if p.ndim >= 2 else 0.1)
                 )
+    for _, module in attentions(model) if model_type in HYBRIDS else ():
+        module.seen = torch.nn.Identity()
     return model
+
+
+def attentions(model):
+    """The attention modules of a hybrid's layers, each with the number of its layer."""
+    found = []
+    for layer in WITH_HEADS[model.config.model_type]:
+        own = [
+            module
+            for module in model.get_decoder().layers[layer].modules()
+            if hasattr(module, "k_proj") or hasattr(module, "kv_b_proj")
+        ]
+        assert len(own) == 1
+        found.append((layer, own[0]))
+    return found
+
+
+@contextlib.contextmanager
+def seeing(model):
+    """Hand what a hybrid's eager attention gives through a module of its own: a gate may stand behind it."""
+    if model.config.model_type not in HYBRIDS:
+        yield
+        return
+    code = sys.modules[type(attentions(model)[0][1]).__module__]
+    own = code.eager_attention_forward
+
+    def attend(module, *args, **kwargs):
+        z, weights = own(module, *args, **kwargs)
+        return module.seen(z.flatten(2)).view(z.shape), weights
+
+    code.eager_attention_forward = attend
+    try:
+        yield
+    finally:
+        code.eager_attention_forward = own
 
 
 def projections(model):
@@ -196,7 +327,7 @@ def exact_softmax():
 _LAYERS = ("model.layers", "model.decoder.layers", "transformer.h", "gpt_neox.layers", "biogpt.layers")
 _PARTS = {
     "attn": ("self_attn", "attn", "attention"),
-    "mlp": ("mlp", "feed_forward", "fc2"),
+    "mlp": ("mlp", "feed_forward", "fc2", "shared_mlp", "block_sparse_moe", "mlp_block"),
     "neuron": (
         "mlp.down_proj",
         "feed_forward.down_proj",
@@ -211,6 +342,9 @@ _PARTS = {
 
 def block(model, kind, layer):
     """The module whose output (of neurons: input) a site is, by the names that the architectures use."""
+    if kind in {"head", "attn"} and model.config.model_type in HYBRIDS:
+        own = dict(attentions(model))[layer]
+        return own.seen if kind == "head" else own
     if kind == "head":
         return projections(model)[layer]
 
@@ -268,7 +402,7 @@ def hook_logits(model, base, source, answer, site_sets, window=None):
                     )
                 )
         try:
-            with torch.no_grad(), exact_softmax():
+            with torch.no_grad(), exact_softmax(), seeing(model):
                 logits = model(torch.tensor([[*ids, *answer[:-1]]]), use_cache=False).logits[0, -n:]
         finally:
             for h in handles:

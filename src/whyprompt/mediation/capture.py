@@ -181,7 +181,7 @@ def capture_attention(
     names = sorted({name for p in pairs for name in (*p.segments0, *p.segments1)})
     segments = (*names, "(other)", "(answer)", "(sink)")
     with open_runtime(model, pairs, max_extra_bytes) as runtime:
-        chosen = check_heads(heads, runtime.n_layers, runtime.n_heads)
+        chosen = check_heads(heads, runtime.n_layers, runtime.width)
         mass = np.full((len(pairs), 2, len(chosen), len(segments)), np.nan)
         entropy = np.zeros(mass.shape[:3])
         if goes_apart():
@@ -298,8 +298,8 @@ def capture_heads(
             )
     at = tuple(int(p) % len(tokens) for p in positions)
     with open_runtime(model, [pair], 256 << 20) as runtime:
-        chosen = check_heads(heads, runtime.n_layers, runtime.n_heads)
-        observer = Observer(at, chosen)
+        chosen = check_heads(heads, runtime.n_layers, runtime.width)
+        observer = Observer(at, chosen, runtime.attending)
         runtime.observe(ids, pair.answer_ids, observer, item=pair.item_id)
     weights, outputs = (
         np.stack([part[head].double().cpu().numpy() for head in chosen])

@@ -153,7 +153,7 @@ def try_directions(
     seen, unseen = split_items(pairs, held_out, random_state)
     ranked = _ranked(sweep, seen, top) if heads is None else heads
     with open_runtime(model, pairs, max_extra_bytes) as runtime:
-        chosen = as_sites(check_heads(ranked, runtime.n_layers, runtime.n_heads))
+        chosen = as_sites(check_heads(ranked, runtime.n_layers, runtime.width))
         learned = _learned(runtime, seen, chosen)
         tried: list[_Tried] = []
         for pack in in_packs(runtime, unseen, kept=lambda p: _kept(runtime, p)):

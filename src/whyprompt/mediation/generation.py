@@ -109,6 +109,12 @@ def generation_sweep(
     ends = _ends(model) if stop is None else stop
     given = {pair.item_id: pair for pair in pairs}
     with open_runtime(model, room, max_extra_bytes) as runtime:
+        if runtime.whole_rows or len(runtime.attending) < runtime.n_layers:
+            raise MediationError(
+                f"architecture {runtime.model_type!r}: its texts cannot be written under a patch, since not "
+                "every layer keeps keys and values alone",
+                hint="take an outcome that is had from log-probabilities",
+            )
         single, sets = read_rows(runtime, dict(sites) if isinstance(sites, Mapping) else sites)
         rows = [*sets.values()] or [(site,) for site in single]
         if progress is not None:

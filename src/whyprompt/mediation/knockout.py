@@ -70,7 +70,7 @@ def knockout_sweep(
     from whyprompt.mediation.engine.patching import Job
 
     with open_runtime(model, pairs, max_extra_bytes) as runtime:
-        chosen = check_heads(heads, runtime.n_layers, runtime.n_heads)
+        chosen = check_heads(heads, runtime.n_layers, runtime.width)
 
         def digest(pair: PromptPair) -> str:
             ids, segments = (pair.ids1, pair.segments1) if arm else (pair.ids0, pair.segments0)

@@ -204,7 +204,7 @@ def relation_sweep(
     options: dict[str, Any] = {"mediator": mediator, "outcome": outcome, "tokens": tokens}
     options |= {"directions": [*WAYS], "max_extra_bytes": max_extra_bytes}
     with open_runner(model, pairs, **options) as runner:
-        check_heads(chosen, runner.runtime.n_layers, runner.runtime.n_heads)
+        check_heads(chosen, runner.runtime.n_layers, runner.runtime.width)
         sets = _sets(runner.runtime, chosen, senders, along)
         return sweep_rows(runner, pairs, sets, progress, on_pair, done)
 
@@ -213,7 +213,7 @@ def _sets(
     runtime: ModelRuntime, chosen: Sequence[Head], senders: str, along: Sequence[Path]
 ) -> dict[str, Any]:
     """Name the sets of paths to run; heads that are set together are paths of one head each."""
-    every = [(layer, head) for layer in range(runtime.n_layers) for head in range(runtime.n_heads)]
+    every = [(layer, head) for layer in runtime.attending for head in range(runtime.n_heads)]
     sets: dict[str, Any] = {JOINT: [(head,) for head in chosen]}
     sets |= {path_words((head,)): [(head,)] for head in chosen}
     sets |= {_pair(a, b): [(a,), (b,)] for a, b in combinations(chosen, 2)}

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from whyprompt._progress import Progress
     from whyprompt.mediation.engine.engine import ModelRuntime
     from whyprompt.mediation.engine.routes import Path
-    from whyprompt.mediation.engine.sites import Site, SiteLike
+    from whyprompt.mediation.engine.sites import Kind, Site, SiteLike
     from whyprompt.mediation.pairs import PromptPair
     from whyprompt.mediation.results import Head
 
@@ -129,7 +129,7 @@ def head_sweep(
     options: dict[str, Any] = {"mediator": mediator, "directions": directions, "outcome": outcome}
     with open_runner(model, pairs, max_extra_bytes=max_extra_bytes, tokens=tokens, **options) as runner:
         runtime = runner.runtime
-        chosen = check_heads(heads, runtime.n_layers, runtime.n_heads)
+        chosen = check_heads(heads, runtime.n_layers, runtime.width)
         return sweep_rows(runner, pairs, as_sites(chosen), progress, on_pair, done)
 
 
@@ -424,7 +424,7 @@ def layer_sweep(
     def layers(runtime: ModelRuntime) -> Sets:
         return {
             f"layer {layer}": [(layer, head) for head in range(runtime.n_heads)]
-            for layer in range(runtime.n_layers)
+            for layer in runtime.attending
         }
 
     return _sweep_of_sets(model, pairs, layers, **options)
@@ -461,11 +461,13 @@ def open_runtime(model: Any, pairs: Sequence[PromptPair], max_extra_bytes: int) 
     return model_runtime(model, check=(ids, answer), item=item, max_extra_bytes=max_extra_bytes)
 
 
-def check_heads(heads: Sequence[SiteLike] | None, n_layers: int, n_heads: int) -> list[Head]:
+def check_heads(
+    heads: Sequence[SiteLike] | None, n_layers: int, width: Callable[[Kind, int], int]
+) -> list[Head]:
     """Fill in all heads, or check the chosen ones against the model; their names will do."""
     if heads is not None and not len(heads):
         raise MediationError("heads is empty", hint="leave it out for all heads")
-    sites = every_site(["head"] if heads is None else heads, n_layers, lambda *_: n_heads)
+    sites = every_site(["head"] if heads is None else heads, n_layers, width)
     if other := next((site for site in sites if site.kind != "head"), None):
         raise MediationError(
             f"heads names {str(other)!r}, which is no head", hint="site_sweep sets other sites"

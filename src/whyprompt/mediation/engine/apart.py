@@ -51,6 +51,7 @@ class Opening:
     max_extra_bytes: int
     packs_up_to: int
     at_once: bool
+    whole_rows: bool
     plain_head: bool
     by_differences: bool
 
@@ -68,6 +69,7 @@ class Opening:
             max_extra_bytes=runtime.max_extra_bytes,
             packs_up_to=runtime.packs_up_to,
             at_once=runtime.at_once,
+            whole_rows=runtime.whole_rows,
             plain_head=runtime.unembedding is not None,
             by_differences=runtime.by_differences,
         )
@@ -84,6 +86,7 @@ class Opening:
                 runtime,
                 packs_up_to=self.packs_up_to,
                 at_once=self.at_once,
+                whole_rows=self.whole_rows,
                 unembedding=runtime.unembedding if self.plain_head else None,
                 by_differences=self.by_differences,
             )

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 class LayerState:
     """One layer of a clean run, as the patched runs need it.
 
-    `keys` (kv_heads, prefix, key_dim) and `values` (kv_heads, prefix, value_dim) are those before the window
-    (the answer positions, or more), None in a run that is not to be patched; `z` (window, heads, value_dim)
-    the head outputs in it. `mask` (window, prefix + window) is additive, None where everything is visible;
-    `weights` (heads, window, prefix + window) are the attention rows of the window, where asked for.
+    `keys` (kv_heads, prefix, key_dim) and `values` (kv_heads, prefix, value_dim) are those before the tokens
+    that rows carry, None in a run that is not to be patched; `z` (window, heads, value_dim) the head outputs
+    in the window (the answer positions, or more). `mask` (carried, prefix + carried) is additive, None where
+    everything is visible; `weights` (heads, window, tokens) are the attention rows of the window, where asked
+    for. A layer without attention has no heads.
     """
 
     keys: torch.Tensor | None
@@ -42,9 +43,10 @@ class World:
     `ids` are the input tokens, the prompt and all answer tokens but the last; `answer` those predicted at the
     answer positions. `layers` is empty where only the outcome was asked for. `hidden` (answer, hidden) is the
     decoder's output at the answer positions, `log_probs` (answer,) float64, and `scale` the largest absolute
-    logit, which sets the scale of rounding. Patched rows carry the last `window` input tokens: the answer
-    positions, or more; keys and values are those before them. `outputs` is what blocks gave there. With a
-    `rival`, a token, or negative for the best of all others, `log_probs` are logits less that one's.
+    logit, which sets the scale of rounding. Patched rows are set at the last `window` input tokens, the
+    answer positions or more; `outputs` is what blocks gave there. With a `rival`, a token, or negative for
+    the best of all others, `log_probs` are logits less that one's. Rows carry the tokens of the window, or
+    the whole prompt (`whole_rows`) where layers hand on more than keys and values.
     """
 
     ids: tuple[int, ...]
@@ -56,6 +58,12 @@ class World:
     window: int
     outputs: Values = field(default_factory=dict)
     rival: int | None = None
+    whole_rows: bool = False
+
+    @property
+    def carried(self) -> int:
+        """How many last tokens a patched row carries."""
+        return len(self.ids) if self.whole_rows else self.window
 
     @property
     def nbytes(self) -> int:
@@ -73,10 +81,10 @@ class RowWeights(Protocol):
         """Give them as they are, or with a softmax over the tokens of `keep` (answer, prefix + answer)."""
 
 
-def attend_rows(call: AttentionCall, state: LayerState) -> tuple[torch.Tensor, RowWeights]:
+def attend_rows(call: AttentionCall, state: LayerState, window: int = 0) -> tuple[torch.Tensor, RowWeights]:
     """Heads' outputs of all rows over one shared prefix and their own last tokens, of which the last ask.
 
-    Returns z (rows, answer, heads, value_dim) and the weights behind it.
+    Returns z (rows, answer, heads, value_dim) and the weights behind it: all, or those of the last `window`.
     """
     r, h, a, d = call.query.shape
     o = call.key.shape[2]
@@ -101,10 +109,11 @@ def attend_rows(call: AttentionCall, state: LayerState) -> tuple[torch.Tensor, R
     def weights(rows: torch.Tensor, heads: torch.Tensor, keep: torch.Tensor | None = None, /) -> torch.Tensor:
         at = heads // g, rows, heads % g
         if keep is None:
-            return w[at]
+            return w[at][:, -window:]
         # Afresh from the scores: what rounding left of a row that looked elsewhere is no weight.
         sinks = None if call.sinks is None else call.sinks[heads][:, None, None]
-        return _softmax(scores[at], state.mask, call.softcap, sinks, keep).to(w.dtype)
+        mask = None if state.mask is None else state.mask[-window:]
+        return _softmax(scores[at][:, -window:], mask, call.softcap, sinks, keep).to(w.dtype)
 
     return z, weights
 

@@ -106,6 +106,7 @@ def recording(
 def find_blocks(
     model_type: str,
     layers: Sequence[torch.nn.Module],
+    attending: Collection[int],
     attend: Handler,
     run: Callable[[Handler], object],
 ) -> Blocks:
@@ -114,7 +115,9 @@ def find_blocks(
     with seen.watching(layers):
         run(seen)
     out = Blocks(model_type)
-    for at, (layer, attention) in enumerate(zip(layers, seen.attentions, strict=True)):
+    attentions = dict(zip(attending, seen.attentions, strict=True))
+    for at, layer in enumerate(layers):
+        attention = attentions.get(at)
         given = seen.given[id(layer)]
         stream, width = given[-3:], given[-1]
 
@@ -124,8 +127,9 @@ def find_blocks(
 
         whole = given == stream == seen.gave.get(id(layer))
         out.note(("resid", at), layer if whole else None, width, "layers hand on several streams")
-        projected = fits(attention) and seen.projects[id(attention)]
+        projected = attention is not None and fits(attention) and seen.projects[id(attention)]
         why = f"{type(attention).__name__} does not give what is added to the residual stream"
+        why = "the layer has no attention" if attention is None else why
         out.note(("attn", at), attention if projected else None, width, why)
         block, why = _feed_forward(layer, attention, fits)
         out.note(("mlp", at), block, width, why)
@@ -137,14 +141,16 @@ def find_blocks(
 
 
 def _feed_forward(
-    layer: torch.nn.Module, attention: torch.nn.Module, fits: Callable[[torch.nn.Module], bool]
+    layer: torch.nn.Module, attention: torch.nn.Module | None, fits: Callable[[torch.nn.Module], bool]
 ) -> tuple[torch.nn.Module | None, str]:
     """Give the feed-forward block of a layer, or why there is none."""
     parts = {name: m for name, m in layer.named_children() if attention not in set(m.modules()) and fits(m)}
     blocks = {name: m for name, m in parts.items() if not _is_product(m) and _holds_products(m)}
     named = {name: m for name, m in blocks.items() if any(word in name for word in _FEED_FORWARD)}
     # Something else may be learned beside the block; and some layers hold its products themselves.
-    found = named if len(blocks) > 1 else blocks or {name: m for name, m in parts.items() if _is_product(m)}
+    alone = blocks or {name: m for name, m in parts.items() if _is_product(m)}
+    # What stands in the place of attention is no feed-forward block.
+    found = named if len(blocks) > 1 or attention is None else alone
     if len(found) == 1:
         return next(iter(found.values())), ""
     if len(named) > 1:

@@ -285,6 +285,8 @@ def choose_products(runtime: Runs, whole: World, item: str) -> tuple[bool, str]:
         return False, "computed in float32, its weights too: its code takes no others than its numbers' type"
     kept = f"weights stay in {str(weight.dtype).removeprefix('torch.')} and all sums are float32's"
     exact = f"{kept}; products in float32"
+    if whole.whole_rows:
+        return False, f"{exact}: rows carry whole prompts"
     if weight.dtype is not torch.bfloat16:
         return False, f"{exact}: bfloat16 does not hold these weights"
     if weight.device.type == "cpu":

@@ -64,6 +64,10 @@ class ModelRuntime:
     """Length up to which runs may be packed; 0 for never."""
     unembedding: torch.Tensor | None = None
     """Weights of the model's head, (vocabulary, hidden), where it is a product with them and no more."""
+    attending: Collection[int] = ()
+    """The layers that have attention."""
+    whole_rows: bool = False
+    """Whether patched rows carry the whole prompt, since more than keys and values is handed on in it."""
     at_once: bool = False
     """Whether all rows enter at the first layer: same numbers, about twice the work."""
     spare: bool = True
@@ -91,13 +95,18 @@ class ModelRuntime:
             few = min(4, self.model.get_input_embeddings().num_embeddings)
             attend = Recorder(1, keep_layers=False)
             self.memo["blocks"] = find_blocks(
-                self.model_type, self.layers, attend, lambda h: self._run_trunk([range(few)], [range(few)], h)
+                self.model_type,
+                self.layers,
+                self.attending,
+                attend,
+                lambda h: self._run_trunk([range(few)], [range(few)], h),
             )
         return self.memo["blocks"]
 
     def width(self, kind: Kind, layer: int) -> int:
         """Count the heads or neurons of a layer, or the numbers that another site of it has a token."""
-        return self.n_heads if kind == "head" else self.blocks.width((kind, layer))
+        heads = self.n_heads if layer in self.attending else 0
+        return heads if kind == "head" else self.blocks.width((kind, layer))
 
     @property
     def number_bytes(self) -> int:
@@ -129,13 +138,29 @@ class ModelRuntime:
         """
         tokens = self._tokens(ids, answer, item)
         n, window = len(answer), window or len(answer)
-        recorder = Recorder(window, keep_layers=keep_layers, keep_weights=keep_weights, patched=patched)
+        recorder = Recorder(
+            window,
+            keep_layers=keep_layers,
+            keep_weights=keep_weights,
+            patched=patched,
+            carried=len(tokens) if self.whole_rows else window,
+        )
         with self._recording(places, [slice(len(tokens) - window, len(tokens))]) as (outputs,):
             hidden = self._run_trunk([tokens], [range(len(tokens))], recorder)[0, -n:]
         log_probs, scale = self.scored(hidden, answer, [rival] * n)
         check_finite(log_probs, item)
-        states = recorder.states
-        return World(tokens, tuple(answer), states, hidden, log_probs, scale, window, outputs, rival)
+        states = self.by_layer(recorder.states)
+        rest = window, outputs, rival, self.whole_rows
+        return World(tokens, tuple(answer), states, hidden, log_probs, scale, *rest)
+
+    def by_layer(self, states: list[LayerState]) -> list[LayerState]:
+        """Give every layer its state, one of no heads where it has no attention."""
+        if not states or len(states) == self.n_layers:
+            return states
+        like = states[0]
+        none = LayerState(None, None, like.z[:, :0], None, None if like.weights is None else like.weights[:0])
+        known = dict(zip(self.attending, states, strict=True))
+        return [known.get(layer, none) for layer in range(self.n_layers)]
 
     def clean_many(
         self,
@@ -201,7 +226,8 @@ class ModelRuntime:
             strict=True,
         ):
             check_finite(log_probs, name)
-            worlds.append(World(t, tuple(answer), layers, h.clone(), log_probs, scale, span, outputs, rival))
+            states = self.by_layer(layers)
+            worlds.append(World(t, tuple(answer), states, h.clone(), log_probs, scale, span, outputs, rival))
         return worlds
 
     def _recording(
@@ -320,11 +346,11 @@ class ModelRuntime:
         """
         out = [job.base.log_probs.repeat(1 + len(job.rows), 1) for job in jobs]
         # Runs with as many answer tokens and as wide a window share batches: nothing is padded.
-        shapes = [(len(job.base.answer), job.base.window) for job in jobs]
-        for n, window in sorted(set(shapes)):
-            own = [j for j, shape in enumerate(shapes) if shape == (n, window)]
+        shapes = [_shape(job.base) for job in jobs]
+        for of in sorted(set(shapes)):
+            own = [j for j, shape in enumerate(shapes) if shape == of]
             # The gradients of as many runs are traced at once as their logits have room.
-            logits = 16 * n * self.model.get_input_embeddings().num_embeddings
+            logits = 16 * of[0] * self.model.get_input_embeddings().num_embeddings
             step = max(1, self.max_extra_bytes // logits) if self.by_differences else len(own)
             for at in range(0, len(own), step):
                 self._patch([jobs[j] for j in own[at : at + step]], [out[j] for j in own[at : at + step]])
@@ -352,7 +378,7 @@ class ModelRuntime:
 
     def read_many(self, jobs: Sequence[Job], until: int) -> None:
         """Run patched rows for what their jobs read, up to the attention of one layer; nothing is scored."""
-        shapes = [(len(job.base.answer), job.base.window) for job in jobs]
+        shapes = [_shape(job.base) for job in jobs]
         for one in sorted(set(shapes)):
             alike = [job for job, shape in zip(jobs, shapes, strict=True) if shape == one]
             for parts in split_jobs(alike, self._row_bytes, self.max_extra_bytes // 2):
@@ -384,11 +410,11 @@ class ModelRuntime:
 
     def _row_bytes(self, base: World) -> int:
         """Bytes that a patched row takes at a time, about."""
-        return base.window * base.hidden.element_size() * (self.row_width + 4 * self.n_heads * len(base.ids))
+        return base.carried * base.hidden.element_size() * (self.row_width + 4 * self.n_heads * len(base.ids))
 
     def run_plan(self, plan: Plan) -> torch.Tensor:
         """Give the decoder's output for a batch's rows, (rows, window, hidden)."""
-        n = plan.owners[0].base.window
+        n = plan.owners[0].base.carried
         ids = [job.base.ids[-n:] for job in plan.owners]
         at = [range(len(job.base.ids) - n, len(job.base.ids)) for job in plan.owners]
         with contextlib.ExitStack() as stack:
@@ -423,6 +449,10 @@ class ModelRuntime:
             out = self.trunk(input_ids=ids, position_ids=positions, use_cache=False)
         hidden: torch.Tensor = out.last_hidden_state
         return hidden
+
+
+def _shape(base: World) -> tuple[int, int, int]:
+    return len(base.answer), base.window, base.carried
 
 
 def _log_sum_exp(logits: torch.Tensor) -> torch.Tensor:
@@ -464,9 +494,16 @@ class Recorder:
     """Attention of a clean run; keeps the window's share of each layer: that of its last tokens."""
 
     def __init__(
-        self, window: int, *, keep_layers: bool, keep_weights: bool = False, patched: bool = True
+        self,
+        window: int,
+        *,
+        keep_layers: bool,
+        keep_weights: bool = False,
+        patched: bool = True,
+        carried: int = 0,
     ) -> None:
         self.n = window
+        self.carried = carried or window
         self.patched = patched
         self.token_bytes = 0
         self.keep_layers = keep_layers
@@ -500,15 +537,16 @@ class Recorder:
         else:
             z = attend_blockwise(call, visible)
         if self.keep_layers:
-            t = call.key.shape[2] - self.n
+            t = call.key.shape[2] - self.carried
             weights = None
             if self.keep_weights:
-                weights = attention_weights(call, call.query[:, :, t:], additive)[0]
+                rows = None if additive is None else additive[-self.n :]
+                weights = attention_weights(call, call.query[:, :, -self.n :], rows)[0]
             self.states.append(
                 LayerState(
                     call.key[0, :, :t].contiguous() if self.patched else None,
                     call.value[0, :, :t].contiguous() if self.patched else None,
-                    z[0, t:].clone(),
+                    z[0, -self.n :].clone(),
                     additive,
                     weights,
                 )
@@ -545,7 +583,7 @@ class Recorder:
                     hint="use a decoder; for some models set config.is_decoder",
                 )
             plain = boolean and torch.equal(visible, causal)
-            rows = visible[-self.n :]
+            rows = visible[-self.carried :]
             if rows.dtype == torch.bool:
                 dtype = call.query.dtype
                 rows = torch.zeros(rows.shape, dtype=dtype, device=rows.device).masked_fill_(
@@ -561,25 +599,25 @@ class Observer:
     `weights` are (positions, tokens) and `outputs` (positions, head_dim), by (layer, head).
     """
 
-    def __init__(self, positions: Sequence[int], heads: HeadSet) -> None:
+    def __init__(self, positions: Sequence[int], heads: HeadSet, attending: Collection[int]) -> None:
         self.positions = list(positions)
         self.weights: dict[tuple[int, int], torch.Tensor] = {}
         self.outputs: dict[tuple[int, int], torch.Tensor] = {}
         self._wanted = set(heads)
         self._recorder = Recorder(1, keep_layers=False)
-        self._layer = 0
+        self._order = iter(attending)
 
     def __call__(self, call: AttentionCall, /) -> torch.Tensor:
         """Attend, and keep what was asked for."""
         z = self._recorder(call)
-        heads = [h for layer, h in self._wanted if layer == self._layer]
+        at = next(self._order)
+        heads = [h for layer, h in self._wanted if layer == at]
         if heads:
             visible = self._recorder.visible(call)[self.positions]
             rows = attention_weights(call, call.query[:, :, self.positions], visible)[0]
             for h in heads:
-                self.weights[self._layer, h] = rows[h].clone()
-                self.outputs[self._layer, h] = z[0, self.positions, h].clone()
-        self._layer += 1
+                self.weights[at, h] = rows[h].clone()
+                self.outputs[at, h] = z[0, self.positions, h].clone()
         return z
 
 

@@ -59,7 +59,7 @@ def _held(
         x = output if isinstance(output, torch.Tensor) else output[0]
         if not rows or not isinstance(x, torch.Tensor):
             return output
-        n = plan.owners[0].base.window
+        n = plan.owners[0].base.carried
         if len(x) not in {total, total * n}:
             raise refuse(model_type, f"a part of its layers gives {len(x)} rows for {total}")
         y = x.clone().reshape(total, -1)

@@ -19,7 +19,7 @@ from whyprompt.mediation.engine.intercept import handling, intercept
 from whyprompt.mediation.engine.packing import WORTHWHILE, Packed, plan_stretches
 from whyprompt.mediation.engine.patching import Job
 from whyprompt.mediation.engine.sites import Site
-from whyprompt.mediation.engine.support import refuse, refuse_known, refusing, tolerance
+from whyprompt.mediation.engine.support import WHOLE_ROWS, refuse, refuse_known, refusing, tolerance
 from whyprompt.mediation.engine.wrapped import plain_model
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _opened(
         with refusing(model_type, "its decoder was run alone"), handling(probe), probe.watching(model):
             out = trunk(input_ids=tokens, position_ids=positions, use_cache=False)
         hidden = out.last_hidden_state[:, -n:]
-        layers = _decoder_layers(model, model_type, recorder)
+        layers, attending = _decoder_layers(model, model_type, recorder)
         runtime = ModelRuntime(
             model,
             model_type,
@@ -120,11 +120,12 @@ def _opened(
             output,
             layers,
             recorder.heads[0],
-            _row_width(layers[0]),
+            max(map(_row_width, layers)),
             max_extra_bytes,
             recorder.token_bytes,
             recorder.states[0].z.shape[-1],
             device=device,
+            attending=attending,
             gated=bool(probe.notes),
             notes=(*_precision_note(recorder.states[0].z.dtype), *probe.notes),
         )
@@ -138,11 +139,25 @@ def _opened(
             )
         runtime = _with_plain_head(runtime, hidden, logits)
         log_probs, scale = runtime.log_probs(hidden, answer, item=item)
-        whole = World(
-            tuple(tokens[0].tolist()), tuple(answer), recorder.states, hidden[0], log_probs[0], scale, n
-        )
-        runtime = _try_stages(runtime, whole, item)
-        yield _try_packing(runtime, probe, tokens.shape[1]), whole
+        states = runtime.by_layer(recorder.states)
+        whole = World(tuple(tokens[0].tolist()), tuple(answer), states, hidden[0], log_probs[0], scale, n)
+        try:
+            runtime = _try_packing(_try_stages(runtime, whole, item), probe, tokens.shape[1])
+        except MediationError as error:
+            runtime, whole = _try_whole_rows(runtime, whole, item, error)
+        yield runtime, whole
+
+
+def _try_whole_rows(
+    runtime: ModelRuntime, whole: World, item: str, error: MediationError
+) -> tuple[ModelRuntime, World]:
+    """Let rows carry the whole prompt, where the answer positions alone do not give the answer."""
+    runtime = replace(runtime, whole_rows=True, notes=(*runtime.notes, WHOLE_ROWS))
+    try:
+        again = runtime.clean(whole.ids[: len(whole.ids) - whole.window + 1], whole.answer, item=item)
+        return _try_stages(runtime, again, item), again
+    except MediationError:
+        raise error from None
 
 
 def _precision_note(dtype: torch.dtype) -> tuple[str, ...]:
@@ -271,8 +286,9 @@ def _try_stages(runtime: ModelRuntime, whole: World, item: str) -> ModelRuntime:
     use again, or several streams. Rows that join at some layers, the last among them, without those layers'
     heads, show it; another pair's rows after them change their places in the batch.
     """
-    count = min(_STAGES, runtime.n_layers)
-    at = sorted({round(i * (runtime.n_layers - 1) / max(1, count - 1)) for i in range(count)})
+    attending = [*runtime.attending]
+    count = min(_STAGES, len(attending))
+    at = sorted({attending[round(i * (len(attending) - 1) / max(1, count - 1))] for i in range(count)})
     rows = [[Site("head", layer, head) for head in range(runtime.n_heads)] for layer in at]
     nothing = set_output([replace(state, z=torch.zeros_like(state.z)) for state in whole.layers])
     jobs = [Job(whole, rows, nothing, item), Job(whole, rows[:1] + rows[-1:], nothing, item)]
@@ -365,30 +381,29 @@ def _decoder_layers(
     model: Any,  # noqa: ANN401  # a transformers model ships no type
     model_type: str,
     recorder: Recorder,
-) -> list[torch.nn.Module]:
-    """List the decoder layers in the order in which they call the attention function."""
+) -> tuple[list[torch.nn.Module], list[int]]:
+    """List the decoder layers, and say which call the attention function, in the order in which they do."""
     if not recorder.modules:
         raise refuse(model_type, "it never calls a registered attention function")
     if len({id(m) for m in recorder.modules}) != len(recorder.modules):
         raise refuse(model_type, "it calls the attention function more than once a layer")
     names = {id(m): name for name, m in model.named_modules()}
-    layers: list[torch.nn.Module] = []
-    total = 0
+    stack: Any = None
+    attending: list[int] = []
     for module in recorder.modules:
         parts = names[id(module)].split(".")
         for i in range(1, len(parts) + 1):
             parent = model.get_submodule(".".join(parts[: i - 1]))
             if isinstance(parent, torch.nn.ModuleList):
-                layers.append(model.get_submodule(".".join(parts[:i])))
-                total = len(parent)
+                if parent is stack or stack is None:
+                    stack = parent
+                    attending.append(int(parts[i - 1]))
                 break
-    if len({id(m) for m in layers}) != len(recorder.modules):
+    if sorted(set(attending)) != attending or len(attending) != len(recorder.modules):
         raise refuse(model_type, "its attention layers are not one a decoder layer")
-    if total != len(layers):
-        raise refuse(model_type, f"only {len(layers)} of its {total} layers call the attention function")
     if len(set(recorder.heads)) != 1:
         raise refuse(model_type, f"its layers have different numbers of heads: {recorder.heads}")
-    return layers
+    return [*stack], attending
 
 
 def _row_width(layer: torch.nn.Module) -> int:

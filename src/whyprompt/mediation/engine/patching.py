@@ -118,7 +118,8 @@ class Plan:
         self.unpatched: list[int] = []
         self.in_play: list[list[int]] = [[] for _ in range(n_layers)]
         self.copied: list[list[int]] = [[] for _ in range(n_layers)]
-        self._at = 0
+        # The layers that attend, in their order.
+        self._order = iter([i for i, state in enumerate(jobs[0].base.layers) if state.z.shape[1]])
         self._jobs = [jobs[j] for j, _ in parts]
         self.slices: list[list[slice]] = [[] for _ in range(n_layers)]
         self._entries: list[list[_Entries]] = [[] for _ in range(n_layers)]
@@ -170,7 +171,7 @@ class Plan:
 
     def settings(self) -> Iterator[tuple[Place, Callable[[torch.Tensor], torch.Tensor]]]:
         """Give every block that is set somewhere in this batch, and the function that sets it."""
-        window = self.owners[0].base.window
+        base = self.owners[0].base
         for place, entries in self._set.items():
             rows = torch.tensor([row for row, _, _ in entries])
             if place[0] == "neuron":
@@ -179,12 +180,11 @@ class Plan:
             else:
                 columns = None
                 new = torch.stack([value for _, _, value in entries])
-            yield place, partial(_put, rows, columns, new, window)
+            yield place, partial(_put, rows, columns, new, base.carried, base.window)
 
     def __call__(self, call: AttentionCall, /) -> torch.Tensor:
         """Attend, and patch."""
-        layer = self._at
-        self._at += 1
+        layer = next(self._order)
         self.attends = call.module
         given = {len(call.query), len(call.key), len(call.value)}
         if given != {len(self.in_play[layer])}:
@@ -208,11 +208,17 @@ class Plan:
 
 
 def _put(
-    rows: torch.Tensor, columns: torch.Tensor | None, new: torch.Tensor, window: int, x: torch.Tensor
+    rows: torch.Tensor,
+    columns: torch.Tensor | None,
+    new: torch.Tensor,
+    carried: int,
+    window: int,
+    x: torch.Tensor,
 ) -> torch.Tensor:
-    """Set some rows of what a block gives, (rows, window, width) or flat; of neurons, one column of each."""
-    out = x.reshape(-1, window, x.shape[-1]).clone()
-    at = (rows.to(x.device),) if columns is None else (rows.to(x.device), slice(None), columns.to(x.device))
+    """Set some rows of what a block gives, (rows, carried, width) or flat; of neurons, one column of each."""
+    out = x.reshape(-1, carried, x.shape[-1]).clone()
+    last = slice(-window, None)
+    at = (rows.to(x.device), last) if columns is None else (rows.to(x.device), last, columns.to(x.device))
     out[at] = new.to(out)
     return out.view(x.shape)
 
@@ -239,9 +245,10 @@ class _Entries:
 def _attend(call: AttentionCall, job: Job, layer: int, entries: _Entries) -> torch.Tensor:
     """Attention of one pair's rows in one layer."""
     state = job.base.layers[layer]
-    z, weights = attend_rows(call, state)
+    window = job.base.window
+    z, weights = attend_rows(call, state, window)
     if job.read is not None:
-        job.read(layer, entries.playing, z[1:])
+        job.read(layer, entries.playing, z[1:, -window:])
     if job.frozen:
         z[1:] = z[:1].clone()
     if not entries.patched:
@@ -258,12 +265,12 @@ def _attend(call: AttentionCall, job: Job, layer: int, entries: _Entries) -> tor
         n_kv, prefix, _ = values.shape
         kv = heads // (z.shape[2] // n_kv)
         w = changed.to(z.dtype)
-        new = torch.empty(len(rows), z.shape[1], z.shape[3], dtype=z.dtype, device=z.device)
+        new = torch.empty(len(rows), window, z.shape[3], dtype=z.dtype, device=z.device)
         for j in range(n_kv):
             at = (kv == j).nonzero()[:, 0]
             new[at] = w[at, :, :prefix] @ values[j] + w[at, :, prefix:] @ call.value[rows[at], j]
     assert new is not None
-    z[rows, :, heads] = new.to(z.dtype)
+    z[rows, -window:, heads] = new.to(z.dtype)
     return z
 
 

@@ -90,9 +90,18 @@ def check_freezing(runtime: ModelRuntime, base: World, item: str) -> None:
     """Refuse a model in which a frozen row does not hand on what is patched in it.
 
     Where a layer adds and normalises inside one of its parts, holding that part holds the stream too.
-    All heads of a layer in the middle are set to zero, which is to be seen in what it gives.
+    What layers hand on beside keys and values is not followed there. All heads of a layer in the middle are
+    set to zero, which is to be seen in what it gives.
     """
-    at = (runtime.n_layers - 1) // 2
+    if runtime.whole_rows:
+        raise refuse(
+            runtime.model_type,
+            "it has layers that hand on more than keys and values, whose share of the direct path was not "
+            "tried against whole runs",
+            hint=INSTEAD,
+        )
+    attending = [*runtime.attending]
+    at = attending[(len(attending) - 1) // 2]
     heads = [(at, head) for head in range(runtime.n_heads)]
     nothing = {head: torch.zeros_like(base.layers[at].z[:, head[1]]) for head in heads}
     moved: list[float] = []

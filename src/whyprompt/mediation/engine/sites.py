@@ -27,6 +27,7 @@ KIND_WORDS = {
 """What one of a kind is called in a sentence."""
 
 _NUMBERED = ("head", "neuron")
+_OF_ATTENTION = ("head", "attn")
 _FORM = re.compile(rf"({'|'.join(KINDS)})(?: (\d+)(?:\.(\d+))?)?")
 _HINT = "for instance 'head 14.1', 'attn 14', 'mlp 14', 'neuron 14.123', 'resid 14'; layers count from 0"
 
@@ -113,8 +114,9 @@ def every_site(
 ) -> tuple[Site, ...]:
     """Give the sites of a model that are named: one by one, or those of a layer or a kind together.
 
-    `width` counts the heads or neurons of a layer, and refuses a kind that the model has not. Heads come
-    first, then the others as they were named.
+    `width` counts the heads or neurons of a layer, and refuses a kind that the model has not; "head" and
+    "attn" alone are those of the layers that have heads. Heads come first, then the others as they were
+    named.
 
     >>> [str(s) for s in every_site(["mlp", "head 0"], 2, lambda kind, layer: 2)]
     ['head 0.0', 'head 0.1', 'mlp 0', 'mlp 1']
@@ -147,6 +149,8 @@ def _those(one: SiteLike, n_layers: int, width: Callable[[Kind, int], int]) -> I
     """Give the sites that one name stands for, checked against the model."""
     kind, layer, number = _parts(one) if isinstance(one, str) else as_site(one)
     for at in range(n_layers) if layer is None else (layer,):
+        if layer is None and kind in _OF_ATTENTION and not width("head", at):
+            continue
         many = number is None and kind in _NUMBERED
         first = Site(kind, at, 0 if many else number)
         check_sites([first], n_layers, width)

@@ -32,6 +32,13 @@ which side of that change it is on.
 
 _INTERFACE = "ALL_ATTENTION_FUNCTIONS"
 
+WHOLE_ROWS = (
+    "every patched row is run over its whole prompt, since the answer positions alone do not give this "
+    "model's answer (a state-space, linear-attention or convolution layer hands on more than keys and "
+    "values): exact, at as many times the work as the prompt has tokens for each that is set"
+)
+"""What a reader has to know of a model whose rows carry their whole prompts."""
+
 _HINT = (
     "use a model whose attention goes through transformers.AttentionInterface "
     "(gpt2, llama, qwen, gemma, gpt_neox, opt and most others)"
