@@ -108,8 +108,8 @@ def test_refuses_a_model_whose_answer_positions_alone_go_wrong(monkeypatch):
 
     own = patching.attend_rows
 
-    def wrong(call, state):
-        z, weights = own(call, state)
+    def wrong(call, state, window):
+        z, weights = own(call, state, window)
         return z * 1.001, weights
 
     monkeypatch.setattr(patching, "attend_rows", wrong)
