@@ -11,6 +11,7 @@ import test_rows as rows_of
 import tiny
 import torch
 from test_engine import ATOL, pair
+from torch.overrides import TorchFunctionMode
 from transformers import CONFIG_MAPPING
 
 from whyprompt import capture_attention, head_sweep, knockout_sweep, layer_sweep, set_sweep, site_sweep
@@ -73,6 +74,30 @@ def test_chunks_of_rows_change_nothing_in_hybrids(model_type):
     whole, small = head_sweep(model, [p]), head_sweep(model, [p], max_extra_bytes=1)
     np.testing.assert_allclose(small.y10, whole.y10, rtol=0, atol=atol)
     np.testing.assert_allclose(small.y01, whole.y01, rtol=0, atol=atol)
+
+
+class Largest(TorchFunctionMode):
+    """The most bytes that any one tensor has."""
+
+    nbytes = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if type(out) is torch.Tensor:
+            self.nbytes = max(self.nbytes, out.untyped_storage().nbytes())
+        return out
+
+
+def test_the_scan_of_a_state_space_layer_is_within_the_budget():
+    """In plain torch it makes tensors of tokens x channels x state, far wider than any weight."""
+    model, p, budget = tiny.make("jamba", mamba_d_state=64), pair(40, 50), 16 << 20
+    with Largest() as once, torch.no_grad():
+        model(torch.tensor([p.ids1]), use_cache=False)
+    assert 9 * once.nbytes > budget / 2  # of all rows at once
+    with Largest() as swept:
+        sweep = head_sweep(model, [p], max_extra_bytes=budget)
+    assert once.nbytes <= swept.nbytes <= budget / 2
+    assert np.abs(sweep.nie).max() > 0.01
 
 
 @pytest.mark.parametrize("model_type", ["qwen3_next", "granitemoehybrid", "jamba", "falcon_h1", "lfm2"])

@@ -103,6 +103,7 @@ class Carried:
             own = y[here]
             off = torch.mv(differences[here].flatten(1), known.by_x[run].view(-1))
             off -= torch.mv(own.flatten(1), known.by_y[run].view(-1))
+            off = off.to(self.off.device)  # the last layer's; a model may lie on several
             self.off[rows] += off
             self.squares[rows] += off.square_()
             own += known.y[run]

@@ -68,6 +68,8 @@ class ModelRuntime:
     """The layers that have attention."""
     whole_rows: bool = False
     """Whether patched rows carry the whole prompt, since more than keys and values is handed on in it."""
+    least_row_bytes: int = 0
+    """Bytes that any of those rows is taken to need at a time."""
     at_once: bool = False
     """Whether all rows enter at the first layer: same numbers, about twice the work."""
     spare: bool = True
@@ -410,7 +412,8 @@ class ModelRuntime:
 
     def _row_bytes(self, base: World) -> int:
         """Bytes that a patched row takes at a time, about."""
-        return base.carried * base.hidden.element_size() * (self.row_width + 4 * self.n_heads * len(base.ids))
+        size = base.hidden.element_size() * (self.row_width + 4 * self.n_heads * len(base.ids))
+        return max(self.least_row_bytes, base.carried * size)
 
     def run_plan(self, plan: Plan) -> torch.Tensor:
         """Give the decoder's output for a batch's rows, (rows, window, hidden)."""

@@ -88,6 +88,7 @@ class _Handed:
         came = self._came
         if came is None or not len(went):
             return
+        came = came.to(went.device)  # a layer may be on another device than the one before it
         squares = float((came * came).sum())
         factor = float((went * came).sum()) / squares if squares else 0.0
         off = float((went - factor * came).abs().max())

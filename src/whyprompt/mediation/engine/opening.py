@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from whyprompt._attention import entry_device
 from whyprompt._lean.wide import Narrowed, is_half, wide_layers, wide_product
@@ -23,11 +24,14 @@ from whyprompt.mediation.engine.support import WHOLE_ROWS, refuse, refuse_known,
 from whyprompt.mediation.engine.wrapped import plain_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from whyprompt.mediation.engine.intercept import AttentionCall
 
 _STAGES = 8
+_PLAIN = {torch.nn.Parameter, torch.Tensor}
+# So many tensors as large as the largest are taken to be there at a time.
+_ALIVE = 4
 
 
 @contextlib.contextmanager
@@ -148,13 +152,40 @@ def _opened(
         yield runtime, whole
 
 
+class _Largest(TorchDispatchMode):
+    """How many bytes the largest tensor takes that a run makes: scans in plain torch make very large ones."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.nbytes = 0
+        own = (t for t in (*model.parameters(), *model.buffers()) if type(t) in _PLAIN)
+        self._weights = {t.untyped_storage().data_ptr() for t in own}
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        _: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401  # whatever the operation gives
+        out = func(*args, **(kwargs or {}))
+        for value in out if isinstance(out, list | tuple) else (out,):
+            if type(value) in _PLAIN:
+                own = value.untyped_storage()
+                if own.data_ptr() not in self._weights:
+                    self.nbytes = max(self.nbytes, own.nbytes())
+        return out
+
+
 def _try_whole_rows(
     runtime: ModelRuntime, whole: World, item: str, error: MediationError
 ) -> tuple[ModelRuntime, World]:
     """Let rows carry the whole prompt, where the answer positions alone do not give the answer."""
     runtime = replace(runtime, whole_rows=True, notes=(*runtime.notes, WHOLE_ROWS))
     try:
-        again = runtime.clean(whole.ids[: len(whole.ids) - whole.window + 1], whole.answer, item=item)
+        with _Largest(runtime.model) as largest:
+            again = runtime.clean(whole.ids[: len(whole.ids) - whole.window + 1], whole.answer, item=item)
+        runtime = replace(runtime, least_row_bytes=_ALIVE * largest.nbytes)
         return _try_stages(runtime, again, item), again
     except MediationError:
         raise error from None
@@ -265,7 +296,7 @@ def _with_plain_head(runtime: ModelRuntime, hidden: torch.Tensor, logits: torch.
         return runtime
     weight: Any = head.weight
     # Quantised weights know few operations; a layer on another device moves what it is given.
-    if type(weight) not in {torch.nn.Parameter, torch.Tensor} or weight.device != hidden.device:
+    if type(weight) not in _PLAIN or weight.device != hidden.device:
         return runtime
     narrow = weight.dtype != hidden.dtype
     again = wide_product(hidden, weight) if narrow else torch.nn.functional.linear(hidden, weight)
