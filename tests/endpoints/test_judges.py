@@ -259,7 +259,9 @@ def test_the_real_server_judges_what_it_wrote(proxy, plan, tmp_path):
     for row in judged.itertuples():
         words = [w for w in row.helpful_extracted.split(", ") if w != "?"]
         assert row.helpful == pytest.approx(words.count("yes") / len(words))
-    assert set(table.loc[table["helpful"].isna(), "error"]) <= {"judge 'helpful': no verdict"}
+    # Where every reply had a verdict there is no column of errors.
+    left = table.reindex(columns=["helpful", "error"]).query("helpful.isna()")
+    assert set(left["error"]) <= {"judge 'helpful': no verdict"}
     kept = responses(tmp_path / "run")
     assert {p for h, _, p in kept if h.startswith("judge helpful: ")} == {"judge helpful", "probe"}
     # The arm's own words are in none of the judge's requests.
