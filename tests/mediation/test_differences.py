@@ -13,6 +13,7 @@ from whyprompt._lean import products, wide
 from whyprompt._lean.wide import wide_layers
 from whyprompt.mediation import PromptPair
 from whyprompt.mediation.engine import differences, engine
+from whyprompt.mediation.sweep import open_runner
 
 # Their routers choose in float32 whatever the numbers' type, or their heads are many products.
 NEAR = 3e-5
@@ -275,3 +276,57 @@ def test_two_products_hold_sixteen_bits(monkeypatch):
     size = x.double().abs() @ weight.double().abs().T
     assert float(((products._two_products(x, weight) - exact).abs() / size).max()) < 2**-16
     assert float(((products.by_bfloat16(x, weight) - exact).abs() / size).max()) < 2**-7
+
+
+def test_the_budget_bounds_what_is_run_together_and_traced(monkeypatch):
+    """Rows tried and rows in doubt come in no larger batches than all others, and clean runs one by one."""
+    half, _ = wide_vocabulary()
+    monkeypatch.setattr(differences, "AIM", 1e-5)
+    monkeypatch.setattr(differences, "_TOO_MANY", 1.0)
+    rows, traced = [], []
+    plan, trace = differences.Plan, engine.trace
+
+    def planned(jobs, parts, *args, **options):
+        rows.append(sum(len(own) for _, own in parts))
+        return plan(jobs, parts, *args, **options)
+
+    monkeypatch.setattr(differences, "Plan", planned)
+    monkeypatch.setattr(
+        engine, "trace", lambda runtime, jobs: traced.append(len(jobs)) or trace(runtime, jobs)
+    )
+    p = PromptPair(item_id="a", ids0=[3, 4, *range(5, 13)], ids1=[4, 4, *range(5, 13)], answer_ids=[5])
+    options = {"tokens": "suffix"}
+    head_sweep(half, [p], max_extra_bytes=1, **options)
+    assert len(rows) > 2 * 32  # each by its difference, and then some again
+    assert set(rows) == {1}
+    assert traced == [1, 1]
+    rows.clear(), traced.clear()
+    head_sweep(half, [p], **options)
+    assert max(rows) > 8
+    assert traced == [2]
+
+
+def test_what_a_suffix_keeps_is_counted_in_the_numbers_that_are_kept():
+    half, _ = both("llama")
+    p = PromptPair(item_id="a", ids0=[3, 10, 12, 7], ids1=[3, 11, 12, 7], answer_ids=[5])
+    kept = []
+    for model in (half, copy.deepcopy(half).float()):
+        with open_runner(
+            model,
+            [p],
+            max_extra_bytes=1 << 28,
+            mediator="head_output",
+            directions=["nie"],
+            outcome="log_prob",
+            tokens="suffix",
+        ) as runner:
+            kept.append(runner.kept_bytes(p))
+    assert kept[0] == kept[1] > 0
+
+
+@pytest.mark.parametrize(("model_type", "told"), [("mixtral", True), ("llama", False)])
+def test_weights_that_do_not_stay_in_half_precision_are_told(model_type, told):
+    half, _ = both(model_type)
+    notes = head_sweep(half, [pair()]).notes
+    assert any("81% of them, experts for instance" in note for note in notes) == told
+    assert any("weights stay in bfloat16" in note for note in notes)

@@ -1,4 +1,4 @@
-"""A model in half precision, computed in float32: its weights stay as they are, and only they.
+"""A model in half precision, computed in float32: its linear layers' weights stay as they are.
 
 Every number of a half-precision checkpoint is a float32 number too, so what is computed is what the same
 checkpoint gives where it is loaded in float32, in half the memory: the weights of a product are widened for
@@ -72,8 +72,9 @@ def is_half(model: torch.nn.Module) -> bool:
 def wide_layers(model: torch.nn.Module, *, whole: bool = False) -> Iterator[None]:
     """Compute a model in half precision in float32 for a while; another model is left alone.
 
-    The weights of linear layers and embeddings stay as they are; all else that a model has in half precision,
-    which is little, is held in float32 meanwhile, and with `whole` everything is.
+    The weights of linear layers and embeddings stay as they are; all else that a model has in half precision
+    is held in float32 beside it, and with `whole` everything is. That is little but for experts, which are
+    most of a mixture, and embeddings of a class of their own.
     """
     swapped: list[tuple[dict[str, Any], str, Any]] = []
     replaced: list[torch.nn.Module] = []
@@ -89,9 +90,10 @@ def wide_layers(model: torch.nn.Module, *, whole: bool = False) -> Iterator[None
                     for name, value in held.items():
                         if value is None or value.dtype not in HALF or (kept and name == "weight"):
                             continue
-                        new = wide.setdefault(id(value), _like(value))
+                        if id(value) not in wide:
+                            wide[id(value)] = _like(value)
                         swapped.append((held, name, value))
-                        held[name] = new
+                        held[name] = wide[id(value)]
                 if kept and forward is not None:
                     module.__dict__["forward"] = MethodType(forward, module)
                     replaced.append(module)

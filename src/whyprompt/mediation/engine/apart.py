@@ -52,6 +52,7 @@ class Opening:
     packs_up_to: int
     at_once: bool
     whole_rows: bool
+    least_row_bytes: int
     plain_head: bool
     by_differences: bool
 
@@ -70,6 +71,7 @@ class Opening:
             packs_up_to=runtime.packs_up_to,
             at_once=runtime.at_once,
             whole_rows=runtime.whole_rows,
+            least_row_bytes=runtime.least_row_bytes,
             plain_head=runtime.unembedding is not None,
             by_differences=runtime.by_differences,
         )
@@ -87,6 +89,7 @@ class Opening:
                 packs_up_to=self.packs_up_to,
                 at_once=self.at_once,
                 whole_rows=self.whole_rows,
+                least_row_bytes=self.least_row_bytes,
                 unembedding=runtime.unembedding if self.plain_head else None,
                 by_differences=self.by_differences,
             )

@@ -47,6 +47,8 @@ _ROWS = 512
 _TOGETHER = 1024
 # A pack of which more than this share of some rows tried is in doubt goes by float32 products at once.
 _TRIED, _TOO_MANY = 32, 0.3
+# A larger share of weights that are held in float32 is told.
+_MUCH = 0.05
 
 
 class Carried:
@@ -129,12 +131,17 @@ def carried_scores(
     The first row of a part is its clean run, moved by the most that the others may be off by.
     """
     every_row = [(j, row) for parts in batches for j, own in parts for row in own]
+    most = max(sum(len(own) for _, own in parts) for parts in batches)  # what the budget holds
     if len(every_row) > _TRIED * 4:
         tried = every_row[:: len(every_row) // _TRIED]
-        some = [(j, tuple(r for k, r in tried if k == j)) for j in sorted({j for j, _ in tried})]
-        _, doubt, firsts = _carried(runtime, jobs, some, traced)
-        doubt[firsts] = 0.0
-        if int((doubt > AIM / 2).sum()) > _TOO_MANY * len(tried):
+        failed = 0
+        for start in range(0, len(tried), most):
+            few = tried[start : start + most]
+            some = [(j, tuple(r for k, r in few if k == j)) for j in sorted({j for j, _ in few})]
+            _, doubt, firsts = _carried(runtime, jobs, some, traced)
+            doubt[firsts] = 0.0
+            failed += int((doubt > AIM / 2).sum())
+        if failed > _TOO_MANY * len(tried):
             return None
     found: list[torch.Tensor] = []
     doubts, rows = [], []
@@ -147,7 +154,8 @@ def carried_scores(
             at = torch.arange(len(own)) + (before + first + 1)
             rows.append(torch.stack([torch.full_like(at, j), torch.tensor(own), at], 1))
     every = torch.cat(found)
-    off = _again(runtime, jobs, traced, torch.cat(rows), every, torch.cat(doubts))
+    together = min(_TOGETHER, most)
+    off = _again(runtime, jobs, traced, torch.cat(rows), every, torch.cat(doubts), together)
     out = list(every.split([len(scored) for scored in found]))
     for parts, scored in zip(batches, out, strict=True):
         first = 0
@@ -192,11 +200,12 @@ def _again(
     rows: torch.Tensor,
     scored: torch.Tensor,
     doubt: torch.Tensor,
+    together: int,
 ) -> float:
     """Run the rows in doubt again in float32, and some others to compare; how far the rest may be off.
 
-    `rows` has each one's job, its number in it, and where it is scored. How far the rest may be off is the
-    doubt that is left, at the largest rate at which any row compared was off.
+    `rows` has each one's job, its number in it, and where it is scored; so many are run `together`. How far
+    the rest may be off is the doubt that is left, at the largest rate at which any row compared was off.
     """
     order = rows[doubt[rows[:, 2]].argsort(descending=True)]
     wanted = int((doubt[order[:, 2]] > AIM / 2).sum())
@@ -206,7 +215,7 @@ def _again(
     again = torch.cat([order[:compared], others])
     at = again[:, 2]
     before = scored[at].sum(-1)
-    scored[at] = torch.cat([_exact(runtime, jobs, traced, some) for some in again.split(_TOGETHER)])
+    scored[at] = torch.cat([_exact(runtime, jobs, traced, some) for some in again.split(together)])
     if len(again) == len(order):
         return 0.0
     off, finite = (scored[at].sum(-1) - before).abs(), doubt[at].isfinite()
@@ -278,13 +287,21 @@ def _scored(
     return out, doubt.where(out.isfinite().all(-1), torch.inf)
 
 
+def _widened(model: torch.nn.Module) -> float:
+    """Give the share of a widened model's weights that are held in float32."""
+    own = [(p.numel(), p.dtype) for p in model.parameters()]
+    return sum(n for n, dtype in own if dtype is torch.float32) / sum(n for n, _ in own)
+
+
 def choose_products(runtime: Runs, whole: World, item: str) -> tuple[bool, str]:
     """Say whether patched rows of a half-precision model go by differences, and what a reader has to know."""
     layers = [layer for layer in runtime.layers[0].modules() if type(layer) in PRODUCTS]
     weight = next((layer.weight for layer in layers if layer.weight.dtype in HALF), None)
     if weight is None:
         return False, "computed in float32, its weights too: its code takes no others than its numbers' type"
-    kept = f"weights stay in {str(weight.dtype).removeprefix('torch.')} and all sums are float32's"
+    name, wide = str(weight.dtype).removeprefix("torch."), _widened(runtime.model)
+    some = f" (but for {wide:.0%} of them, experts for instance, which are held in float32 beside)"
+    kept = f"weights stay in {name}{some if wide >= _MUCH else ''} and all sums are float32's"
     exact = f"{kept}; products in float32"
     if whole.whole_rows:
         return False, f"{exact}: rows carry whole prompts"

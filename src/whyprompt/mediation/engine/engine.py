@@ -351,9 +351,9 @@ class ModelRuntime:
         shapes = [_shape(job.base) for job in jobs]
         for of in sorted(set(shapes)):
             own = [j for j, shape in enumerate(shapes) if shape == of]
-            # The gradients of as many runs are traced at once as their logits have room.
-            logits = 16 * of[0] * self.model.get_input_embeddings().num_embeddings
-            step = max(1, self.max_extra_bytes // logits) if self.by_differences else len(own)
+            step = len(own)
+            if self.by_differences:
+                step = max(1, self.max_extra_bytes // max(self._traced_bytes(jobs[j].base) for j in own))
             for at in range(0, len(own), step):
                 self._patch([jobs[j] for j in own[at : at + step]], [out[j] for j in own[at : at + step]])
         return out
@@ -414,6 +414,11 @@ class ModelRuntime:
         """Bytes that a patched row takes at a time, about."""
         size = base.hidden.element_size() * (self.row_width + 4 * self.n_heads * len(base.ids))
         return max(self.least_row_bytes, base.carried * size)
+
+    def _traced_bytes(self, base: World) -> int:
+        """Bytes that a clean run takes while its gradients are traced, about: every layer, and its logits."""
+        logits = 16 * len(base.answer) * int(self.model.get_input_embeddings().num_embeddings)
+        return logits + 2 * self.n_layers * self._row_bytes(base)
 
     def run_plan(self, plan: Plan) -> torch.Tensor:
         """Give the decoder's output for a batch's rows, (rows, window, hidden)."""

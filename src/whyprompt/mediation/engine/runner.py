@@ -278,7 +278,7 @@ class Runner:
         if self.tokens == "suffix":
             widths = sum(self.runtime.blocks.width(place) for place in self.places)
             heads = self.runtime.n_layers * self.runtime.n_heads * self.runtime.value_width
-            kept += 2 * pair.n_suffix * (widths + heads) * self.runtime.model.dtype.itemsize
+            kept += 2 * pair.n_suffix * (widths + heads) * self.runtime.number_bytes
         return kept * len(self._scored(pair))
 
     def wanted(self, pair: PromptPair, name: str) -> bool:

@@ -57,7 +57,7 @@ def write(
     """
     out: list[tuple[int, ...]] = []
     # The own keys and values of two rows, and what passes through.
-    width = 2 * (most * runtime.token_bytes + 2 * runtime.row_width * runtime.model.dtype.itemsize)
+    width = 2 * (most * runtime.token_bytes + 2 * runtime.row_width * runtime.number_bytes)
     width += 8 * runtime.n_heads * max((len(t.base.ids) for t in texts), default=0)
     step = max(1, runtime.max_extra_bytes // (2 * width))
     for start in range(0, len(texts), step):
