@@ -9,6 +9,7 @@ import torch
 
 from whyprompt._lean.wide import carrying, weights_of, wide_product, wide_product_back
 from whyprompt.mediation.engine.patching import Plan
+from whyprompt.mediation.engine.rivals import logits_over
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -153,11 +154,10 @@ def trace(runtime: Runs, jobs: Sequence[Job]) -> Traced:
 
 def _outcome(logits: torch.Tensor, base: World) -> torch.Tensor:
     """Log-probabilities of the answer tokens, (answer,), or their margins over a rival."""
-    gold = torch.tensor(base.answer, device=logits.device)[:, None]
+    gold = torch.tensor(base.answer, device=logits.device)
     if base.rival is None:
-        return torch.log_softmax(logits.float(), -1).gather(-1, gold)[:, 0]
-    own = logits.gather(-1, gold)[:, 0]
-    return own - (logits[:, base.rival] if base.rival >= 0 else logits.scatter(-1, gold, -torch.inf).amax(-1))
+        return torch.log_softmax(logits.float(), -1).gather(-1, gold[:, None])[:, 0]
+    return logits_over(logits, gold, torch.full_like(gold, base.rival))
 
 
 def _plain(base: World) -> World:
