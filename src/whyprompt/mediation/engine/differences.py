@@ -300,7 +300,7 @@ def choose_products(runtime: Runs, whole: World, item: str) -> tuple[bool, str]:
     if weight is None:
         return False, "computed in float32, its weights too: its code takes no others than its numbers' type"
     name, wide = str(weight.dtype).removeprefix("torch."), _widened(runtime.model)
-    some = f" (but for {wide:.0%} of them, experts for instance, which are held in float32 beside)"
+    some = f" (but for {wide:.0%}, of no plain linear layer or embedding, held in float32 beside)"
     kept = f"weights stay in {name}{some if wide >= _MUCH else ''} and all sums are float32's"
     exact = f"{kept}; products in float32"
     if whole.whole_rows:
