@@ -95,10 +95,10 @@ def test_the_table_of_refusals_is_true(monkeypatch):
 
 
 def test_refuses_a_model_whose_logits_change(monkeypatch):
-    from whyprompt.mediation.engine import engine
+    from whyprompt.mediation.engine import clean
 
-    own = engine.attend_blockwise
-    monkeypatch.setattr(engine, "attend_blockwise", lambda *a: own(*a) + 0.01)
+    own = clean.attend_blockwise
+    monkeypatch.setattr(clean, "attend_blockwise", lambda *a: own(*a) + 0.01)
     with pytest.raises(MediationError, match=r"'gemma2'.*logits change"):
         head_sweep(tiny.make("gemma2"), [pair()])
 

@@ -281,7 +281,7 @@ def capture_heads(
     >>> capture_heads(model, pairs[0]).weights.mean(1)  # doctest: +SKIP
     >>> capture_heads(model, pairs[0], heads=[(23, 0)], positions=[40, -1]).outputs  # doctest: +SKIP
     """
-    from whyprompt.mediation.engine.engine import Observer
+    from whyprompt.mediation.engine.clean import Observer
 
     if arm not in (0, 1):
         raise MediationError(f"arm is {arm!r}, but it is 0 or 1")

@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from whyprompt._lean.products import linear
 from whyprompt.errors import MediationError
-from whyprompt.mediation.engine.attention import LayerState, World, attend_blockwise, attention_weights
+from whyprompt.mediation.engine.attention import LayerState, World
 from whyprompt.mediation.engine.blocks import find_blocks, recording
+from whyprompt.mediation.engine.clean import Recorder
 from whyprompt.mediation.engine.differences import carried_scores
 from whyprompt.mediation.engine.freezing import holding
-from whyprompt.mediation.engine.intercept import AttentionCall, handling
+from whyprompt.mediation.engine.intercept import handling
 from whyprompt.mediation.engine.packing import Packed, plan_stretches
 from whyprompt.mediation.engine.patching import Enough, Job, Plan, rows_in_play, split_jobs
 from whyprompt.mediation.engine.rivals import over_rivals
+from whyprompt.mediation.engine.scoring import scored_by_head, scored_in_cache
 from whyprompt.mediation.engine.support import refuse, refusing, tolerance
 from whyprompt.mediation.engine.tracing import Traced, trace
 
@@ -32,13 +33,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
     from whyprompt.mediation.engine.blocks import Blocks, Place
+    from whyprompt.mediation.engine.clean import Observer
+    from whyprompt.mediation.engine.intercept import AttentionCall
     from whyprompt.mediation.engine.patching import Part
     from whyprompt.mediation.engine.sites import Kind
-
-    HeadSet = Sequence[tuple[int, int]]
-
-_LOGITS_BYTES = 56 << 20
-_VOCABULARY_BLOCK, _HEAD_ROWS, _CACHE_ROWS = 2048, 512, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,44 +284,9 @@ class ModelRuntime:
             every[without], other = self.scored(hidden[without], [gold[k] for k in without])
             return every, max(scale, other)
         if self.unembedding is not None:
-            return self._scored_in_cache(hidden, target, self.unembedding)
+            return scored_in_cache(hidden, target, self.unembedding)
         vocabulary = self.model.get_input_embeddings().num_embeddings
-        # Small blocks of logits are reused by the allocator; large ones are mapped afresh each time.
-        per_row = vocabulary * (hidden.element_size() + 4)
-        step = max(1, min(self.max_extra_bytes // 2, _LOGITS_BYTES) // per_row)
-        out, scale = [], 0.0
-        for start in range(0, len(hidden), step):
-            logits = self.head(hidden[start : start + step, None])[:, 0]
-            target = target.to(logits.device)
-            picked = logits.gather(-1, target[start : start + step, None])[:, 0].double()
-            dtype = torch.promote_types(logits.dtype, torch.float32)
-            few = max(1, _LOGITS_BYTES // (16 * per_row)) if hidden.device.type == "cpu" else len(logits)
-            norm = torch.cat([torch.logsumexp(part.to(dtype), -1) for part in logits.split(few)])
-            if start == 0:
-                scale = float(logits[:16].abs().max())
-            out.append((picked - norm.double()).cpu())
-        return torch.cat(out), scale
-
-    def _scored_in_cache(
-        self, hidden: torch.Tensor, target: torch.Tensor, weights: torch.Tensor
-    ) -> tuple[torch.Tensor, float]:
-        """Score by blocks of the vocabulary, whose logits are normalised while still in the cache."""
-        on_cpu = hidden.device.type == "cpu"
-        block = _VOCABULARY_BLOCK if on_cpu else 16 * _VOCABULARY_BLOCK
-        dtype = torch.promote_types(hidden.dtype, torch.float32)
-        out: list[torch.Tensor] = []
-        scale = 0.0
-        for rows, gold in zip(hidden.split(_HEAD_ROWS), target.split(_HEAD_ROWS), strict=True):
-            norms = []
-            for part in weights.split(block):
-                logits = linear(rows, part)
-                if not out:
-                    scale = max(scale, float(logits[:16].abs().max()))
-                few = _CACHE_ROWS if on_cpu else len(logits)
-                norms.append(torch.cat([_log_sum_exp(some.to(dtype)) for some in logits.split(few)]))
-            picked = (rows[:, None] @ weights[gold].to(rows.dtype)[:, :, None])[:, 0, 0]
-            out.append((picked.double() - torch.logsumexp(torch.stack(norms), 0).double()).cpu())
-        return torch.cat(out), scale
+        return scored_by_head(hidden, target, self.head, vocabulary, self.max_extra_bytes // 2)
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Compute the model's own logits from the decoder's output, its scaling and capping included."""
@@ -463,12 +426,6 @@ def _shape(base: World) -> tuple[int, int, int]:
     return len(base.answer), base.window, base.carried
 
 
-def _log_sum_exp(logits: torch.Tensor) -> torch.Tensor:
-    """Normaliser of finite logits, which are overwritten: no temporary of their size."""
-    top = logits.amax(-1, keepdim=True)
-    return logits.sub_(top).exp_().sum(-1).log_().add_(top[:, 0])
-
-
 def check_vocabulary(
     model: Any,  # noqa: ANN401  # a transformers model ships no type
     ids: Sequence[int],
@@ -496,137 +453,6 @@ def check_finite(values: torch.Tensor, item: str) -> None:
 
 class _Handler(Protocol):
     def __call__(self, call: AttentionCall, /) -> torch.Tensor: ...
-
-
-class Recorder:
-    """Attention of a clean run; keeps the window's share of each layer: that of its last tokens."""
-
-    def __init__(
-        self,
-        window: int,
-        *,
-        keep_layers: bool,
-        keep_weights: bool = False,
-        patched: bool = True,
-        carried: int = 0,
-    ) -> None:
-        self.n = window
-        self.carried = carried or window
-        self.patched = patched
-        self.token_bytes = 0
-        self.keep_layers = keep_layers
-        self.keep_weights = keep_weights
-        self.states: list[LayerState] = []
-        self.modules: list[torch.nn.Module] = []
-        self.heads: list[int] = []
-        self._masks: dict[
-            tuple[int, int | None, torch.device], tuple[torch.Tensor, bool, torch.Tensor | None]
-        ] = {}
-        self.plain = True
-        self._alive: list[torch.Tensor | None] = []  # an id is unique only while its tensor lives
-
-    def __call__(self, call: AttentionCall, /) -> torch.Tensor:
-        """Attend, and keep the layer."""
-        self.modules.append(call.module)
-        self.heads.append(call.query.shape[1])
-        self.token_bytes += sum(x[0, :, 0].numel() * x.element_size() for x in (call.key, call.value))
-        visible, causal, additive = self._mask(call)
-        self.plain &= causal and call.softcap is None and call.sinks is None
-        if call.softcap is None and call.sinks is None:
-            z = torch.nn.functional.scaled_dot_product_attention(
-                call.query,
-                call.key,
-                call.value,
-                attn_mask=None if causal else visible,
-                is_causal=causal,
-                scale=call.scaling,
-                enable_gqa=call.query.shape[1] != call.key.shape[1],
-            ).transpose(1, 2)
-        else:
-            z = attend_blockwise(call, visible)
-        if self.keep_layers:
-            t = call.key.shape[2] - self.carried
-            weights = None
-            if self.keep_weights:
-                rows = None if additive is None else additive[-self.n :]
-                weights = attention_weights(call, call.query[:, :, -self.n :], rows)[0]
-            self.states.append(
-                LayerState(
-                    call.key[0, :, :t].contiguous() if self.patched else None,
-                    call.value[0, :, :t].contiguous() if self.patched else None,
-                    z[0, -self.n :].clone(),
-                    additive,
-                    weights,
-                )
-            )
-        return z.contiguous()
-
-    def visible(self, call: AttentionCall) -> torch.Tensor:
-        """Which token sees which, boolean or additive, (tokens, tokens)."""
-        return self._mask(call)[0]
-
-    def _mask(self, call: AttentionCall) -> tuple[torch.Tensor, bool, torch.Tensor | None]:
-        """Visible (boolean or additive), whether it is plainly causal, and the window's rows."""
-        key = id(call.mask), call.window if call.mask is None else None, call.query.device
-        if key not in self._masks:
-            self._alive.append(call.mask)
-            t = call.key.shape[2]
-            causal = torch.ones(t, t, dtype=torch.bool, device=call.query.device).tril()
-            if call.mask is None:
-                visible = causal
-                if call.window is not None:
-                    visible = visible & ~causal.tril(-call.window)
-            elif call.mask.shape[0] != 1 or call.mask.shape[1] != 1:
-                raise MediationError(
-                    f"{type(call.module).__name__} has a mask for each head, which is not supported"
-                )
-            else:
-                visible = call.mask[0, 0, :, :t]
-            boolean = visible.dtype == torch.bool
-            seen = visible if boolean else visible > torch.finfo(visible.dtype).min / 2
-            if bool((seen & ~causal).any()):
-                # Tokens before the answer would change with a patch, and they are run once.
-                raise MediationError(
-                    f"{type(call.module).__name__} lets tokens see later ones: the model is not causal",
-                    hint="use a decoder; for some models set config.is_decoder",
-                )
-            plain = boolean and torch.equal(visible, causal)
-            rows = visible[-self.carried :]
-            if rows.dtype == torch.bool:
-                dtype = call.query.dtype
-                rows = torch.zeros(rows.shape, dtype=dtype, device=rows.device).masked_fill_(
-                    ~rows, torch.finfo(dtype).min
-                )
-            self._masks[key] = (visible, plain, rows.clone() if bool((rows != 0).any()) else None)
-        return self._masks[key]
-
-
-class Observer:
-    """Attention of a clean run; keeps some heads' patterns and outputs at some positions.
-
-    `weights` are (positions, tokens) and `outputs` (positions, head_dim), by (layer, head).
-    """
-
-    def __init__(self, positions: Sequence[int], heads: HeadSet, attending: Collection[int]) -> None:
-        self.positions = list(positions)
-        self.weights: dict[tuple[int, int], torch.Tensor] = {}
-        self.outputs: dict[tuple[int, int], torch.Tensor] = {}
-        self._wanted = set(heads)
-        self._recorder = Recorder(1, keep_layers=False)
-        self._order = iter(attending)
-
-    def __call__(self, call: AttentionCall, /) -> torch.Tensor:
-        """Attend, and keep what was asked for."""
-        z = self._recorder(call)
-        at = next(self._order)
-        heads = [h for layer, h in self._wanted if layer == at]
-        if heads:
-            visible = self._recorder.visible(call)[self.positions]
-            rows = attention_weights(call, call.query[:, :, self.positions], visible)[0]
-            for h in heads:
-                self.weights[at, h] = rows[h].clone()
-                self.outputs[at, h] = z[0, self.positions, h].clone()
-        return z
 
 
 @contextlib.contextmanager

@@ -14,8 +14,9 @@ from whyprompt._lean.wide import Narrowed, is_half, wide_layers, wide_product
 from whyprompt.errors import MediationError
 from whyprompt.mediation.engine.actions import set_output
 from whyprompt.mediation.engine.attention import World
+from whyprompt.mediation.engine.clean import Recorder
 from whyprompt.mediation.engine.differences import choose_products
-from whyprompt.mediation.engine.engine import ModelRuntime, Recorder, check_finite, check_vocabulary
+from whyprompt.mediation.engine.engine import ModelRuntime, check_finite, check_vocabulary
 from whyprompt.mediation.engine.intercept import handling, intercept
 from whyprompt.mediation.engine.packing import WORTHWHILE, Packed, plan_stretches
 from whyprompt.mediation.engine.patching import Job

@@ -17,6 +17,7 @@ import torch
 
 from whyprompt._lean.products import linear
 from whyprompt.mediation.engine.attention import attend_rows
+from whyprompt.mediation.engine.scoring import LOGITS_BYTES
 from whyprompt.mediation.engine.support import refuse, tolerance
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from whyprompt.mediation.engine.engine import ModelRuntime
     from whyprompt.mediation.engine.intercept import AttentionCall
     from whyprompt.mediation.engine.sites import Site
-
-_LOGITS_BYTES = 56 << 20
 
 
 class Text(NamedTuple):
@@ -188,7 +187,7 @@ class _Side:
         weights = self.runtime.unembedding
         vocabulary = self.runtime.model.get_input_embeddings().num_embeddings
         out: list[int] = []
-        for rows in hidden.split(max(1, _LOGITS_BYTES // (4 * vocabulary))):
+        for rows in hidden.split(max(1, LOGITS_BYTES // (4 * vocabulary))):
             logits = self.runtime.head(rows[:, None])[:, 0] if weights is None else linear(rows, weights)
             out += logits.argmax(-1).tolist()
         return out
