@@ -33,6 +33,7 @@ import referee_methods as methods
 import torch
 from referee_models import programs
 from referee_scores import (
+    BOUNDS,
     FORMS,
     HEAD,
     NAMES,
@@ -377,7 +378,7 @@ def page(args: argparse.Namespace) -> str:
     if set(QUERIES) <= set(args.guesses):
         out += ["## Queries, and the QK fix", "", FIX, *query_section(queries, query_seconds)]
     if covered:
-        head = ["contrast", "effect", "items", *FORMS]
+        head = ["contrast", "effect", "items", *FORMS, *BOUNDS]
         out += ["## Do the intervals hold?", "", HOLD, *table(head, covered)]
     return "\n".join(out).rstrip()
 
@@ -396,7 +397,9 @@ lists.json` adds lists of your own, such as a published circuit.
 """
 HOLD = """\
 The share of 200 samples of 12 items, drawn from a contrast's items as if these were the population,
-whose intervals for `attribution` hold the score of the population (Monte Carlo error at most 0.035).
+whose intervals for `attribution` hold the score of the population (Monte Carlo error at most 0.035). A
+verdict rests on one end of an interval, with 97.5% confidence: how often that end holds is in the last two
+columns.
 """
 FIX = """\
 Another mediator: the query of a head at the answer positions (before positions are put in), one patched

@@ -280,6 +280,21 @@ def test_scores(monkeypatch):
     assert low < one < high < 1
     held = referee_scores.coverage(items, off, n=12, reps=40)
     assert all(v >= 0.85 for v in held.values())
+    # Of a verdict's bounds one end counts: an interval that is too low holds "names at least".
+    low = dict.fromkeys(referee_scores.FORMS, (0.0, 0.0, 0.0))
+    monkeypatch.setattr(referee_scores, "judged", lambda *_: low)
+    held = referee_scores.coverage(items, off, n=12, reps=2)
+    assert [held[name] for name in ("recall", "names at least", "right to within")] == [0, 1, 0]
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    short = referee_scores.in_short(
+        {
+            "one": {("exact", q): items for q in ("nie", "pure_nie")}
+            | {("magnitude", q): off for q in ("nie", "pure_nie")}
+        },
+        {"one": {(m, q): 1.0 for m in ("exact", "magnitude") for q in ("nie", "pure_nie")}},
+    )
+    assert [row.split(" | ")[0] for row in short[2:-1]] == ["| `magnitude`"]
 
 
 def run(*words):
