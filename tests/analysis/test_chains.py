@@ -17,6 +17,7 @@ from whyprompt.answers.chains import texts_file
 from whyprompt.answers.pairs import rendered
 from whyprompt.answers.saved import Saved
 from whyprompt.errors import StudyError
+from whyprompt.mediation.texts import text_effects
 from whyprompt.study import load_study
 from whyprompt.trials.forced import chain_in, format_of, n_tokens, to_format, to_length, with_chain
 from whyprompt.trials.items.load import items_of
@@ -158,6 +159,21 @@ def test_a_study_that_asks_for_no_text_reads_the_same_sweep(ran):
     found = load_mediation(study, ran.folder / "out", ran.frame)
     assert found.texts is None
     assert found.main.sweep.item_ids == ran.found.main.sweep.item_ids
+
+
+def test_outcomes_of_0_and_1_that_no_item_changes_bound_an_effect_and_do_not_make_it_nothing():
+    """Twelve items that are all right whatever is set: one in four of the others may not be."""
+    ones, some = np.ones(12), np.repeat([1.0, 0.0], 6)
+    asked = {"clusters": list("abcdefghijkl"), "outcome": "right", "treated": "b", "control": "a"}
+    found = text_effects({"chain": (ones, ones, some, some)}, **asked)
+    low, high = found.part("nie").ends
+    assert found.part("nie").estimate == 0
+    assert low < -0.2
+    assert high > 0.2
+    assert found.overall.ends == found.part("nde").ends
+    # Of a score that is no 0 or 1, effects that are alike are what they are.
+    found = text_effects({"chain": (2 * ones, 2 * ones, some, some)}, **asked)
+    assert found.part("nie").ends == (0, 0)
 
 
 def test_an_arm_without_a_chain_is_given_one_and_a_written_answer_is_scored(ran, tmp_path, items_writer):

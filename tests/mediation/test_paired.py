@@ -169,6 +169,76 @@ def test_a_mediator_that_one_arm_does_not_vary_has_effects_one_way():
     assert any("extrapolates" in warning for warning in found.warnings)
 
 
+def test_one_item_that_differs_has_no_slope_with_an_error():
+    """Its samples hold it or are drawn again, so that the interval would be of the item alone."""
+    frame = table()
+    first = frame["item"] == "i000"
+    b = frame["arm"] == "b"
+    frame["list"] = np.where(first & b, 1.0, 0.0)
+    with pytest.raises(EstimationError, match="'list' has one value under each arm, but for one sampling"):
+        paired_mediation(frame, mediators="list", draws=50, **ASKED)
+    frame["words"] = frame["words"].where(~b, 3.0 + first)
+    found = paired_mediation(frame, mediators="words", draws=50, **ASKED)
+    assert found.part("nie").estimate is None
+    assert "but for one sampling unit at most" in found.part("nie").note
+    assert found.part("pure_nie").estimate is not None
+    by_block = frame.assign(words=np.where(b, 3.0 + (frame["block"] == 0) * frame["words"], frame["words"]))
+    assert paired_mediation(by_block, mediators="words", draws=50, **ASKED).part("nie").estimate is not None
+    found = paired_mediation(by_block, mediators="words", cluster="block", draws=50, **ASKED)
+    assert found.part("nie").estimate is None
+    moved = frame.assign(words=frame["size"] + np.where(b, 0.1 + 0.2 * first, 0.0))
+    with pytest.raises(EstimationError, match="by the same in every item, or in all but one"):
+        paired_mediation(moved, mediators="words", interaction=False, draws=50, **ASKED)
+
+
+def test_what_differs_in_the_last_digit_is_constant():
+    """Repetitions' means of one value are it but for rounding, and a slope of that is a slope of nothing."""
+    frame = table()
+    noise = 1 + 1e-15 * np.random.default_rng(0).normal(size=len(frame))
+    with pytest.raises(DataError, match=r"'words' is 0\.7 in every row"):
+        paired_mediation(frame.assign(words=0.7 * noise), mediators="words", draws=50, **ASKED)
+    still = frame.assign(words=np.where(frame["arm"] == "a", 0.7 * noise, frame["words"]))
+    assert paired_mediation(still, mediators="words", draws=50, **ASKED).part("pure_nie").estimate is None
+
+
+def test_a_slope_that_hangs_on_few_items_is_warned_of():
+    frame = table()
+    said = paired_mediation(frame, mediators="words", draws=50, **ASKED).warnings
+    assert not any("hangs on" in warning for warning in said)
+    giant = frame.assign(words=frame["words"].where(frame.index != 85, 50_000.0))
+    (said,) = paired_mediation(giant, mediators="words", draws=50, **ASKED).warnings
+    assert said.startswith("Under arm b, 99% of the sum of squares of words is one item's")
+    few = frame.assign(list=((frame["arm"] == "b") & (frame["item"] < "i003")).astype(float))
+    found = paired_mediation(few, mediators="list", draws=50, **ASKED)
+    assert "Under arm b, list differs from its usual value in 3 items only" in found.sentence
+
+
+def test_a_straight_line_for_a_chance_is_said():
+    """Of words alone: their logarithm beside lets the line bend, and a flag has no more than two values."""
+    frame = table()
+    frame["y"] = (frame["y"] > frame["y"].median()).astype(float)
+    frame["log"] = np.log(frame["words"])
+
+    def said(mediators, table=frame):
+        found = paired_mediation(table, mediators=mediators, draws=50, **ASKED)
+        return "its chance is taken as a straight line in words" in found.sentence
+
+    assert said("words")
+    assert said(["words", "list"])
+    assert not said({"length": ["words", "log"]})
+    assert not said("list")
+    assert not said("words", frame.assign(y=frame["y"] * 2))
+
+
+def test_arms_that_are_numbers_are_named_by_numbers():
+    frame = table()
+    found = paired_mediation(frame, mediators="words", draws=50, **ASKED)
+    numbers = frame.assign(arm=(frame["arm"] == "b").astype(int), item=frame["item"].str[1:].astype(int))
+    same = paired_mediation(numbers, mediators="words", draws=50, **ASKED | {"treated": 1, "control": 0})
+    assert [p.estimate for p in same.parts] == pytest.approx([p.estimate for p in found.parts])
+    assert "'1' in place of '0'" in same.sentence
+
+
 def test_items_of_one_arm_are_left_out_and_counted():
     frame = table()
     found = paired_mediation(frame.iloc[:-10], mediators="words", draws=50, **ASKED)
@@ -199,7 +269,14 @@ def one_value(frame, column, values):
             "'words' is the arm itself, 0 under a and 1 under b",
         ),
         (lambda f: f.assign(words=f["words"].where(f.index > 3)), {}, "words"),
-        (lambda f: f.assign(y=1.0), {}, "outcome is constant"),
+        (lambda f: f.assign(y=1.0), {}, "outcome 'y' is constant"),
+        (lambda f: f.assign(y=f["item"].str[1:].astype(int) + 0.1), {}, "'y' changes by 0 in every item"),
+        (lambda f: f.assign(y=f["size"] + (f["arm"] == "b")), {}, "'y' changes by 1 in every item"),
+        (
+            lambda f: f.assign(more=f["words"] + 1e-4 * f["y"]),
+            {"mediators": ["words", "more"]},
+            "all but a function of the other columns",
+        ),
         (lambda f: f.assign(item=np.arange(len(f))), {}, "no item ran under both 'a' and 'b'"),
         (lambda f: f[f["item"] < "i004"], {}, "4 sampling units"),
         (lambda f: f[f["item"] < "i008"], {"mediators": ["words", "list"]}, "8 items are too few"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import numpy as np
 
@@ -56,12 +56,14 @@ def text_effects(
         TE, `by` what was set. TE = NIE + NDE = pure NIE + total NDE, item by item.
     """
     first = next(iter(worlds.values()))
-    total = _mean("total_effect", "", first[0] - first[3], clusters, level)
+    binary = all(bool(np.isin(y, (0.0, 1.0)).all()) for world in worlds.values() for y in world)
+    options: _Options = {"cluster": clusters, "level": level, "binary": binary}
+    total = _mean("total_effect", "", first[0] - first[3], options)
     parts = []
     for name, (y11, y10, y01, y00) in worlds.items():
         effects = {"nie": y11 - y10, "nde": y10 - y00, "pure_nie": y01 - y00, "total_nde": y11 - y01}
-        parts += [_mean(label, name, values, clusters, level) for label, values in effects.items()]
-        parts.append(_share(name, effects["nie"], y11 - y00, clusters, level))
+        parts += [_mean(label, name, values, options) for label, values in effects.items()]
+        parts.append(_share(name, effects["nie"], y11 - y00, options))
     made = Result(
         overall=total,
         parts=tuple(parts),
@@ -73,12 +75,20 @@ def text_effects(
     return replace(made, sentence=_sentence(made, outcome, treated, control))
 
 
-def _mean(label: str, by: str, values: Array, clusters: Sequence[str], level: float) -> Estimate:
-    return replace(mean_interval(values, cluster=clusters, level=level), label=label, by=by)
+class _Options(TypedDict):
+    """Of every interval; of outcomes of 0 and 1, effects that are alike in all items say little of others."""
+
+    cluster: Sequence[str]
+    level: float
+    binary: bool
 
 
-def _share(name: str, nie: Array, te: Array, clusters: Sequence[str], level: float) -> Estimate:
-    low, high = share_interval(nie, te, cluster=clusters, level=level)
+def _mean(label: str, by: str, values: Array, options: _Options) -> Estimate:
+    return replace(mean_interval(values, **options), label=label, by=by)
+
+
+def _share(name: str, nie: Array, te: Array, options: _Options) -> Estimate:
+    low, high = share_interval(nie, te, **options)
     if np.isinf([low, high]).all():
         why = "the total effect is not told from zero, and a share of nothing is no number"
         return Estimate(label="proportion", by=name, estimate=None, note=why)

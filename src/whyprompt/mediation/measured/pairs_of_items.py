@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 _FEWEST_UNITS = 6
 _FEWEST_LEFT = 5
-_LEFT = 1e-6
+_LEFT = 1e-4
+"""What the other columns must leave of one, of its standard deviation: fits of samples are by matrices of
+moments, which keep the square of it."""
 
 
 class ItemPairs(NamedTuple):
@@ -43,6 +45,8 @@ class ItemPairs(NamedTuple):
     units: NDArray[np.intp]
     left_out: int
     """Items that did not run under both arms."""
+    binary: bool
+    """Whether every row's outcome is 0 or 1."""
 
 
 class Model(NamedTuple):
@@ -53,7 +57,8 @@ class Model(NamedTuple):
     scale: Array
     members: tuple[int, ...]
     treated: tuple[int | None, ...]
-    """Of each member, the column of its slope under the treated arm; None where it is constant there."""
+    """Of each member, the column of its slope under the treated arm; None where no more than one unit differs
+    from the rest there, of which no slope has an error."""
     control: tuple[int | None, ...]
 
 
@@ -93,14 +98,14 @@ def read_pairs(
     table = open_table(frame)
     names = tuple(name for columns in mediators.values() for name in columns)
     _check_roles(treatment, outcome, item, names, covariates)
-    label = np.array([str(value) for value in table.values(treatment, role="treatment")])
+    label = table.labels(treatment, role="treatment")
     for arm in arms:
         if arm not in label:
             known = ", ".join(sorted(set(label))[:6])
             raise DataError(f"column {treatment!r} holds no {arm!r}", hint=f"it holds {known}")
     if arms[0] == arms[1]:
         raise DataError(f"control and treated are both {arms[0]!r}: nothing is compared")
-    keys = np.array([str(key) for key in table.keys(item, role="item")])
+    keys = table.labels(item, role="item")
     kept = np.isin(label, arms)
     both = sorted(set(keys[label == arms[0]]) & set(keys[label == arms[1]]))
     n_items = len(set(keys[kept]))
@@ -126,7 +131,7 @@ def read_pairs(
         at += len(columns)
     units = np.arange(len(both))
     if cluster is not None:
-        owner = np.array([str(key) for key in table.keys(cluster, role="cluster")])[kept]
+        owner = table.labels(cluster, role="cluster")[kept]
         if (apart := np.flatnonzero(owner != owner[first][row])).size:
             raise DataError(f"{item} {both[row[apart[0]]]!r} lies in two clusters of {cluster!r}")
         units = np.unique(owner[first], return_inverse=True)[1]
@@ -140,8 +145,9 @@ def read_pairs(
         x=given - given.mean(0),
         units=np.asarray(units, dtype=np.intp),
         left_out=n_items - len(both),
+        binary=bool(np.isin(table.numbers(outcome, role="outcome")[kept], (0.0, 1.0)).all()),
     )
-    _check_mediators(pairs, arms)
+    _check_mediators(pairs, outcome, arms)
     return pairs
 
 
@@ -177,23 +183,49 @@ def _of_items(
     return matrix
 
 
-def _check_mediators(pairs: ItemPairs, arms: tuple[str, str]) -> None:
-    """Refuse a mediator that is constant, or that each arm has one value of."""
+def differing(values: Array, units: NDArray[np.intp]) -> int:
+    """Count the sampling units in which a column, (items,), is not at its most frequent value.
+
+    The mean of three repetitions and that of two may differ in the last digit where all rows are alike.
+    """
+    rounded = np.round(values / (np.abs(values).max() or 1.0), 9)
+    found, counts = np.unique(rounded, return_counts=True)
+    return len(np.unique(units[rounded != found[counts.argmax()]]))
+
+
+def _check_mediators(pairs: ItemPairs, outcome: str, arms: tuple[str, str]) -> None:
+    """Refuse an outcome that nothing acts on, and a mediator that is constant or that each arm has one of."""
     if not np.ptp(pairs.y):
-        raise DataError("the outcome is constant: nothing acts on it, and a share of nothing is no number")
+        raise DataError(
+            f"the outcome {outcome!r} is constant: nothing acts on it, and a share of nothing is no number"
+        )
+    change = pairs.y[:, 1] - pairs.y[:, 0]
+    if np.ptp(change) <= 1e-12 * np.abs(pairs.y).max():
+        raise EstimationError(
+            f"the outcome {outcome!r} changes by {change[0]:.3g} in every item: what goes with a mediator "
+            "cannot be seen, and no interval can be had",
+            hint="take an outcome that tells more apart, or more items",
+        )
     for k, name in enumerate(pairs.names):
-        still = [not np.ptp(pairs.m[:, arm, k]) for arm in (0, 1)]
-        if all(still) and not np.ptp(pairs.m[:, :, k]):
+        values = [pairs.m[:, arm, k] for arm in (0, 1)]
+        off = [differing(value, pairs.units) for value in values]
+        if not any(off) and np.isclose(values[0][0], values[1][0], rtol=1e-9, atol=0):
             raise DataError(
-                f"the mediator {name!r} is {pairs.m[0, 0, k]:g} in every row: nothing can go through it",
+                f"the mediator {name!r} is {values[0][0]:g} in every row: nothing can go through it",
                 hint="leave it out, or take another feature of the text",
             )
-        if all(still):
-            values = [f"{pairs.m[0, arm, k]:g} under {arms[arm]}" for arm in (0, 1)]
+        if not any(off):
+            said = [f"{value[0]:g} under {arm}" for value, arm in zip(values, arms, strict=True)]
             raise EstimationError(
-                f"the mediator {name!r} is the arm itself, {values[0]} and {values[1]} in every item: what "
+                f"the mediator {name!r} is the arm itself, {said[0]} and {said[1]} in every item: what "
                 "goes through it cannot be told from the rest of what the arm does",
                 hint="leave it out, or intervene on it: whyprompt mediate with mediation.text",
+            )
+        if max(off) < 2:
+            raise EstimationError(
+                f"the mediator {name!r} has one value under each arm, but for one sampling unit at most: no "
+                "error of its slope can be had",
+                hint="leave it out, or take more items",
             )
     units = int(pairs.units.max()) + 1
     if units < _FEWEST_UNITS:
@@ -216,17 +248,17 @@ def model_of(pairs: ItemPairs, members: Sequence[int], *, interaction: bool) -> 
         of = [pairs.m[:, arm, k] for arm in (0, 1)]
         if not interaction:
             columns.append(of[1] - of[0])
-            if not np.ptp(columns[-1]):
+            if differing(columns[-1], pairs.units) < 2:
                 raise EstimationError(
-                    f"the mediator {pairs.names[k]!r} differs between the arms by the same in every item: "
-                    "what goes through it cannot be told from the rest of what the arm does",
+                    f"the mediator {pairs.names[k]!r} differs between the arms by the same in every item, or "
+                    "in all but one: what goes through it cannot be told from the rest of what the arm does",
                     hint="interaction=True takes the arms' slopes apart",
                 )
             for arm in (0, 1):
                 places[arm].append(len(columns))
             continue
         for arm, sign in ((0, -1.0), (1, 1.0)):
-            if np.ptp(of[arm]):
+            if differing(of[arm], pairs.units) > 1:
                 columns.append(sign * of[arm])
                 places[arm].append(len(columns))
             else:
