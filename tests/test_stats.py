@@ -194,6 +194,19 @@ def test_what_columns_that_say_nothing_move_has_the_error_that_is_given():
     assert np.mean(np.abs(shares) > 1.96) == pytest.approx(0.05, abs=0.03)
 
 
+def test_a_column_by_which_the_outcome_spreads_moves_by_chance_too():
+    """It tells of the arm and of how far outcomes lie apart, and nothing of where they lie."""
+    rng = np.random.default_rng(0)
+    beyond = []
+    for _ in range(400):
+        z = rng.normal(size=(300, 1))
+        treated = rng.random(300) < 1 / (1 + np.exp(-z[:, 0]))
+        y = 0.3 * treated + rng.normal(size=300) * (1 + np.abs(z[:, 0]))
+        made = moved_by(y, treated, np.empty((300, 0)), z)
+        beyond.append(abs(made.move) > 1.96 * made.error)
+    assert np.mean(beyond) < 0.08
+
+
 def test_what_is_moved_is_the_difference_of_two_regressions():
     rng = np.random.default_rng(1)
     x, z = rng.normal(size=(80, 2)), rng.normal(size=(80, 2))
@@ -202,9 +215,11 @@ def test_what_is_moved_is_the_difference_of_two_regressions():
     made = moved_by(y, treated, x, z)
     fits = [sm.OLS(y, np.column_stack([treated, np.ones(80), x, *more])).fit() for more in ((), (z,))]
     assert made.move == pytest.approx(fits[1].params[0] - fits[0].params[0])
-    # Of both the error is that of the larger regression.
+    # Of both the error is that of the larger regression: with alike residuals, or with the rows' own.
     spread = [fit.bse[0] ** 2 / fit.scale * fits[1].scale for fit in fits]
-    assert made.error == pytest.approx(np.sqrt(spread[1] - spread[0]))
+    weights = [np.linalg.pinv(fit.model.exog)[0] for fit in fits]
+    own = float(fits[1].resid ** 2 @ (weights[1] - weights[0]) ** 2) * 80 / fits[1].df_resid
+    assert made.error == pytest.approx(np.sqrt(max(spread[1] - spread[0], own)))
     # What tells the arm, or is as many columns as rows, leaves nothing to compare.
     assert moved_by(y, treated, x, treated[:, None] + 0.01 * z[:, :1]).tells
     assert moved_by(y, treated, x, rng.normal(size=(80, 78))).tells

@@ -32,7 +32,8 @@ def moved_by(y: Floats, treated: NDArray[np.bool_], known: Floats, added: Floats
     """Regress on the arm and known columns, shape (n, p), and on added ones, shape (n, q), too.
 
     Given the columns, the slope with those that say nothing of the outcome differs from the slope without
-    them by the difference of their variances (Hausman 1978, Econometrica 46), however many they are.
+    them by the difference of their variances (Hausman 1978, Econometrica 46), however many they are; where
+    residuals spread by them, by what the rows' own residuals say, if that is more (White 1980, Econometrica 48).
 
     >>> import numpy as np
     >>> x = np.arange(40.0)
@@ -52,6 +53,8 @@ def moved_by(y: Floats, treated: NDArray[np.bool_], known: Floats, added: Floats
     if left[1] <= _SPARE * left[0] or spare < 1.0:
         return Moved(np.nan, np.nan, True)
     slope = float(with_them @ y) / left[1]
-    variance = float(((y - predicted - slope * with_them) ** 2).sum()) / spare
-    error = np.sqrt(variance * max(1.0 / left[1] - 1.0 / left[0], 0.0))
-    return Moved(slope - float(rest @ y) / left[0], float(error), False)
+    squares = (y - predicted - slope * with_them) ** 2
+    alike = float(squares.sum()) * max(1.0 / left[1] - 1.0 / left[0], 0.0)
+    own = float(squares @ (with_them / left[1] - rest / left[0]) ** 2) * n
+    error = float(np.sqrt(max(alike, own) / spare))
+    return Moved(slope - float(rest @ y) / left[0], error, False)
