@@ -118,6 +118,16 @@ def test_units_are_cut_where_workers_would_wait_and_nowhere_else():
     assert cut([], [], [], 64) == []
 
 
+def test_no_parts_are_looked_for_where_hardly_a_worker_waits(monkeypatch):
+    tried, after = [], parts._done_after
+    monkeypatch.setattr(parts, "_done_after", lambda *asked: tried.append(asked) or after(*asked))
+    packs = planned(16, 60, 30, 130)
+    for workers, searched in ((64, True), (65, False), (10, False)):
+        tried.clear()
+        cut(packs, ["arm"] * 130, [True] * 130, workers)
+        assert (len(tried) > 1) == searched, workers
+
+
 def test_what_has_rows_too_few_or_too_many_is_not_parted():
     def able(answer, n):
         asked = [Encoded((1, 2, 3, 4, 5 + k), tuple(range(answer))) for k in range(n)]

@@ -159,6 +159,9 @@ def cut(
     """
     best = list(enumerate(packs))
     soonest = _SOONER * _done_after(best, alike, workers)
+    # Parts have no fewer tokens than what they are of: nothing ends sooner than where no worker waits.
+    if soonest <= sum(pack.cost for pack in packs) / workers:
+        return best
     full = len(packs) // workers * workers
     for whole in {0, full}:
         for count in _PARTS:
