@@ -32,8 +32,8 @@ def moved_by(y: Floats, treated: NDArray[np.bool_], known: Floats, added: Floats
     """Regress on the arm and known columns, shape (n, p), and on added ones, shape (n, q), too.
 
     Given the columns, the slope with those that say nothing of the outcome differs from the slope without
-    them by the difference of their variances (Hausman 1978, Econometrica 46), however many they are; where
-    residuals spread by them, by what the rows' own residuals say, if that is more (White 1980, Econometrica 48).
+    them by the difference of their variances (Hausman 1978, Econometrica 46), however many they are; by more
+    where the rows' own residuals say so (White 1980, Econometrica 48), as where these spread by the columns.
 
     >>> import numpy as np
     >>> x = np.arange(40.0)
