@@ -223,3 +223,5 @@ def test_what_is_moved_is_the_difference_of_two_regressions():
     # What tells the arm, or is as many columns as rows, leaves nothing to compare.
     assert moved_by(y, treated, x, treated[:, None] + 0.01 * z[:, :1]).tells
     assert moved_by(y, treated, x, rng.normal(size=(80, 78))).tells
+    rest = np.linalg.svd(np.column_stack([np.ones(80), treated]))[0][:, 2:]
+    assert moved_by(y, treated, x[:, :0], rest).tells

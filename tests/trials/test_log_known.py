@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shlex
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import whyprompt as wp
+from whyprompt.answers.log_known import _blamed, _moved
 from whyprompt.effects.headline import headline, verdict
 from whyprompt.errors import DataError
+from whyprompt.stats.moved import Moved
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +110,37 @@ def test_of_several_columns_those_that_move_it_are_named(drawn, tmp_path):
     )
     told = next(text for text in made.warnings if "nobody has said" in text)
     assert "confounders=['question_chars', 'hardness', 'weight'] adjusts for them" in told
+
+
+def test_what_is_blamed_moves_half_an_error_and_more_than_chance_of_all_that_are_asked():
+    def blamed(*alone, together=None):
+        together = together or Moved(0.0, 0.0, False)
+        return list(_blamed("abcdef"[: len(alone)], alone, together, 1.0))
+
+    sure, small, by_chance = Moved(-0.6, 0.2, False), Moved(0.4, 0.01, False), Moved(0.6, 0.4, False)
+    assert blamed(small, sure, by_chance) == ["b"]
+    # What one column moves beyond chance, the largest of six does not.
+    near = Moved(0.6, 0.6 / 2.3, False)
+    assert blamed(near) == ["a"]
+    assert blamed(near, *[small] * 5) == []
+    # Where only all together move it none is spared.
+    assert blamed(small, small, together=sure) == ["a", "b"]
+    assert blamed(small, Moved(np.nan, np.nan, True)) == ["b"]
+    assert blamed(small, small, together=Moved(np.nan, np.nan, True)) == ["a", "b"]
+
+
+def test_a_curve_that_decided_the_arm_moves_the_estimate_and_repeats_of_items_do_not_make_it_surer():
+    rng = np.random.default_rng(8)
+    z = rng.normal(size=200)
+    new = rng.random(200) < 1 / (1 + np.exp(1 - z**2))
+    rows = pd.DataFrame({"item_id": range(200), "arm": np.where(new, "v2", "v1"), "z": z})
+    rows["known"], rows["y"] = rng.normal(size=200), z**2 + rng.normal(size=200)
+    made = SimpleNamespace(outcome="y", treated="v2")
+    one = _moved(made, rows, ["known"], ["z"])
+    assert one.move < -0.5
+    assert abs(one.move) > 3 * one.error
+    again = pd.concat([rows.assign(y=rows["y"] + k) for k in (-1, 0, 1)])
+    assert _moved(made, again, ["known"], ["z"]) == pytest.approx(one)
 
 
 def test_a_column_that_tells_the_arm_is_no_verdict(drawn, tmp_path):

@@ -156,25 +156,16 @@ def _beside(
     made: EffectResult, rows: pd.DataFrame, asked: Mapping[str, Any], known: list[str], unclear: list[str]
 ) -> tuple[EffectResult, str]:
     """Adjust for unclear columns as well, and claim nothing where that moves the estimate."""
-    from scipy import stats
-
-    together = tuple(unclear)
-    moved = {names: _moved(made, rows, known, names) for names in (*((n,) for n in unclear), together)}
-    limit = float(stats.norm.isf((1.0 - _SURE) / 2 / len(moved)))
-
-    def moves(names: tuple[str, ...]) -> bool:
-        one = moved[names]
-        return one.tells or abs(one.move) > max(_MOVED * (made.std_error or 0.0), limit * one.error)
-
-    blamed = [name for name in unclear if moves((name,))]
-    if not blamed and not moves(together):
+    alone = [_moved(made, rows, known, [name]) for name in unclear]
+    together = _moved(made, rows, known, unclear)
+    blamed = _blamed(unclear, alone, together, made.std_error or 0.0)
+    if not blamed:
         it, was = ("it", "was") if len(unclear) == 1 else ("they", "were")
         return made, (
             f"not adjusted for, as nothing says that {it} {was} known before the arm was chosen:"
             f" {_quoted(unclear)}; in a regression {it} would move the estimate by"
-            f" {format_number(moved[together].move)}"
+            f" {format_number(together.move)}"
         )
-    blamed = blamed or unclear
     filled, added = _filled(rows, blamed)
     try:
         other: EffectResult | None = estimate_effect(filled, **asked, confounders=[*known, *added])
@@ -197,6 +188,21 @@ def _beside(
     return made, (
         f"{detail}: confounders={[*known, *blamed]!r} adjusts for {them}, and confounders={known!r} says"
         f" that {it} came after the arm, or decided nothing"
+    )
+
+
+def _blamed(names: Sequence[str], alone: Sequence[Moved], together: Moved, std_error: float) -> Sequence[str]:
+    """Name the columns that move the estimate by themselves; all, where only all together do."""
+    from scipy import stats
+
+    asked = len(names) + (len(names) > 1)
+    limit = float(stats.norm.isf((1.0 - _SURE) / 2 / asked))
+
+    def moves(one: Moved) -> bool:
+        return one.tells or abs(one.move) > max(_MOVED * std_error, limit * one.error)
+
+    return [name for name, one in zip(names, alone, strict=True) if moves(one)] or (
+        names if moves(together) else []
     )
 
 
