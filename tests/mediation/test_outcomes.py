@@ -1,6 +1,7 @@
 """Outcomes beyond the log-probability: margins over a foil, first choices, and what is written."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import planted
@@ -11,7 +12,7 @@ from test_engine import ATOL, pair
 from test_planted import ALL, GAIN, pairs
 from test_sites import EXPERTS
 
-from whyprompt import find_heads, head_sweep, infer_heads
+from whyprompt import contrast_heads, find_heads, head_sweep, infer_heads, relate_heads
 from whyprompt.errors import MediationError
 from whyprompt.mediation import PairOutcomes, PromptPair, Sweep, generation_sweep
 from whyprompt.mediation.generation import cost_words
@@ -136,6 +137,43 @@ def test_flips_of_a_backup_and_of_two_that_are_both_needed(gate, alone):
     for quantity, first in zip(("nie", "pure_nie"), alone, strict=True):
         np.testing.assert_array_equal(sweep.effect(quantity), np.broadcast_to([first, 1, 0], (8, 3)))
     assert sweep.labels == ("one", "both", "other")
+
+
+def test_interactions_of_flips_that_are_all_alike_have_no_interval_of_a_point():
+    """An interaction of 0/1 outcomes is between -2 and 2, a total effect or a path between -1 and 1."""
+    model = decided(planted.build({0: 1.0, 2: 1.0}, gate="or"))
+    both = [(1, 0), (1, 2)]
+    found = relate_heads(model, pairs(12), heads=both, along=[[h] for h in both], outcome="first_token")
+    others = 1 - 0.05 ** (1 / 12)
+    for label, by, value, reach in (
+        ("1.0", "head", 0, 1),
+        ("joint", "joint", 1, 1),
+        ("rest", "joint", 0, 1),
+        ("shared", "along", 1, 2),
+        ("1.0 & 1.2", "interaction", 1, 2),
+    ):
+        part = found.part(label, by=f"{by}, NIE")
+        ends = (value - others * (reach + value), value + others * (reach - value))
+        assert part.estimate == value
+        np.testing.assert_allclose(part.ends, ends, atol=1e-12, err_msg=label)
+    np.testing.assert_allclose(found.overall.ends, (1 - 2 * others, 1), atol=1e-12)
+
+
+def test_a_contrast_of_flips_may_be_two():
+    """The mean lies in its own interval, where one sweep's items all flip one way and the other's the other."""
+    one = Sweep(
+        y00=np.zeros(12),
+        y11=np.ones(12),
+        y10=np.zeros((12, 1)),
+        sites=((0, 0),),
+        item_ids=tuple(map(str, range(12))),
+        clusters=tuple(map(str, range(12))),
+    )
+    found = contrast_heads(one, replace(one, y11=one.y00, y10=np.ones((12, 1))))
+    others = 1 - 0.05 ** (1 / 12)
+    assert found.parts[0].estimate == 2
+    np.testing.assert_allclose(found.parts[0].ends, (2 - 4 * others, 2), atol=1e-12)
+    np.testing.assert_allclose(found.overall.ends, (1 - 3 * others, 1 + others), atol=1e-12)
 
 
 def test_only_what_is_asked_for_is_written_and_it_resumes():

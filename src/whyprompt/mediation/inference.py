@@ -18,7 +18,14 @@ from whyprompt._summary import figures, parts_table
 from whyprompt._words import counted, format_number, percent
 from whyprompt.errors import MediationError
 from whyprompt.mediation.engine.sites import KIND_WORDS
-from whyprompt.mediation.intervals import DRAWS, bounds_of_alike, interval_words, mean_interval, units_of
+from whyprompt.mediation.intervals import (
+    DRAWS,
+    bound_alike,
+    bounds_of_alike,
+    interval_words,
+    mean_interval,
+    units_of,
+)
 from whyprompt.mediation.results import column, columns_of, estimates, heads_of
 from whyprompt.results import Estimate, Result
 from whyprompt.stats import resampling
@@ -226,6 +233,7 @@ def infer_heads(
         quantity=quantity,
         te=sweep.te,
         nde=sweep.nde.mean(0) if quantity == "nie" else None,
+        reach=1.0 if sweep.binary else None,
         level=level,
         alpha=alpha,
         draws=draws,
@@ -289,6 +297,7 @@ def contrast_heads(
         quantity=quantity,
         te=sweep.te[mine] - other.te[theirs],
         nde=None,
+        reach=2.0 if sweep.binary and other.binary else None,
         level=level,
         alpha=alpha,
         draws=draws,
@@ -315,23 +324,29 @@ def _infer(
     quantity: str,
     te: Array,
     nde: Array | None,
+    reach: float | None,
     level: float,
     alpha: float,
     draws: int,
     n_splits: int,
     random_state: int,
 ) -> HeadInference:
-    """Everything about the columns of an items-by-mediators array, named as the sweep's mediators are."""
+    """Everything about the columns of an items-by-mediators array, named as the sweep's mediators are.
+
+    `reach` is the furthest that an effect can be, where every outcome is 0 or 1.
+    """
     if not 0 < level < 1 or not 0 < alpha < 1 or draws < 100:
         raise MediationError("level and alpha lie between 0 and 1, and draws is at least 100")
     groups = units_of(x, clusters)
     sums, sizes = cluster_sums(x, groups)
     rng = np.random.default_rng(random_state)
     figures, q_value, exhaustive = resampling.resample(sums, sizes, level=level, draws=draws, rng=rng)
-    for k in np.flatnonzero(np.ptp(x, 0) == 0) if sweep.binary else ():
-        ends = bounds_of_alike(float(x[0, k]), len(sizes), level)
-        figures["ci_low"][k], figures["ci_high"][k] = ends
-    total = mean_interval(te, cluster=clusters, level=level, binary=sweep.binary)
+    total = mean_interval(te, cluster=clusters, level=level)
+    if reach is not None:
+        bound_alike(figures, x, len(sizes), level, reach)
+        if np.ptp(te) == 0:
+            low, high = bounds_of_alike(float(te[0]), len(sizes), level, reach)
+            total = replace(total, ci_low=low, ci_high=high)
     out = HeadInference(
         overall=replace(total, label="total effect"),
         parts=estimates(sweep.labels, len(x), "", **figures),

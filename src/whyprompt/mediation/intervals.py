@@ -138,17 +138,25 @@ def share_interval(
     return float(ends[0][0]), float(ends[1][0])
 
 
-def bounds_of_alike(value: float, units: int, level: float) -> tuple[float, float]:
+def bounds_of_alike(value: float, units: int, level: float, reach: float = 1.0) -> tuple[float, float]:
     """Interval of a mean effect on an outcome of 0 or 1, where all sampling units have one and the same.
 
     No resample shows what other items would do; the binomial does. Of so many units none had another effect:
-    at this level at most a share ``1 - (1 - level) ** (1 / units)`` of all have, of -1 or 1 at the furthest.
+    at this level at most a share ``1 - (1 - level) ** (1 / units)`` of all have, of -`reach` or `reach` at
+    the furthest: 1 for an effect, 2 for the difference of two.
 
     >>> [round(v, 2) for v in bounds_of_alike(0.0, 20, 0.95)], bounds_of_alike(1.0, 20, 0.95)[1]
     ([-0.14, 0.14], 1.0)
     """
     others = 1 - (1 - level) ** (1 / units)
-    return value - others * (1 + value), value + others * (1 - value)
+    return value - others * (reach + value), value + others * (reach - value)
+
+
+def bound_alike(figures: dict[str, Array], x: Array, units: int, level: float, reach: float = 1.0) -> None:
+    """Give the columns of `x` that are alike in all items the ends of `bounds_of_alike`, in place."""
+    for k in np.flatnonzero(np.ptp(x, 0) == 0):
+        ends = bounds_of_alike(float(x[0, k]), units, level, reach)
+        figures["ci_low"][k], figures["ci_high"][k] = ends
 
 
 def check_level(level: float) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from whyprompt._words import counted, percent
-from whyprompt.mediation.intervals import DRAWS, interval_words, mean_interval, units_of
+from whyprompt.mediation.intervals import DRAWS, bound_alike, interval_words, mean_interval, units_of
 from whyprompt.mediation.paths import path_words, witnesses
 from whyprompt.mediation.results import estimates, heads_of
 from whyprompt.results import Assumption, Estimate, Result
@@ -55,10 +55,11 @@ def relations(
         joint = x[:, at[JOINT]]
         parts += told({JOINT: joint, "rest": te - joint}, f"joint, {word}")
         if along:
-            each = {name: x[:, at[name]] for name in along}
+            each, by = {name: x[:, at[name]] for name in along}, f"along, {word}"
             all_ = x[:, at[ALONG]]
-            rest = {"shared": all_ - np.sum([*each.values()], 0), "rest": te - all_}
-            parts += told(each | rest, f"along, {word}")
+            parts += told(each, by)
+            parts += told({"shared": all_ - np.sum([*each.values()], 0)}, by, reach=len(each))
+            parts += told({"rest": te - all_}, by)
     kept: dict[str, list[Estimate]] = {}
     for kind, some in names.items():
         family: dict[str, Array] = {}
@@ -69,16 +70,18 @@ def relations(
                 if kind == "interaction":
                     y = y - sum(x[:, at[single]] for single in name.split(AND))
                 family[f"{way}:{name}"] = y
-        rows = told(family, "", family=True) if family else []
+        reach = 2.0 if kind == "interaction" else 1.0
+        rows = told(family, "", reach=reach, family=True) if family else []
         kept[kind] = [
             replace(row, label=row.label.split(":", 1)[1], by=f"{kind}, {WAYS[row.label.split(':', 1)[0]]}")
             for row in rows
         ]
     listed = _largest(kept["path"])
     parts += [row for row in kept["path"] if row.label in listed] + kept["interaction"]
+    total = mean_interval(sweep.te, cluster=sweep.clusters, level=level, binary=sweep.binary)
     out = Result(
         sentence="",
-        overall=replace(mean_interval(sweep.te, cluster=sweep.clusters, level=level), label="total effect"),
+        overall=replace(total, label="total effect"),
         parts=tuple(parts),
         level=level,
         axis=f"effect on {sweep.outcome}",
@@ -103,13 +106,19 @@ def _told(
     level: float,
     draws: int,
     random_state: int,
+    reach: float = 1.0,
     family: bool = False,
 ) -> list[Estimate]:
-    """Give the mean of each column with its interval and p; of a family, p for all of them too."""
+    """Give the mean of each column with its interval and p; of a family, p for all of them too.
+
+    `reach` is the furthest that a column can be where outcomes are 0 or 1.
+    """
     x = np.stack([*columns.values()], 1)
     sums, sizes = cluster_sums(x, units_of(x, sweep.clusters))
     rng = np.random.default_rng(random_state)
     figures, q_value, _ = resampling.resample(sums, sizes, level=level, draws=draws, rng=rng)
+    if sweep.binary:
+        bound_alike(figures, x, len(sizes), level, reach)
     if not family:
         del figures["p_adjusted"]
     rows = estimates([*columns], len(x), by, **figures)
