@@ -209,7 +209,9 @@ GOOD = {"y00": [0.0, 0.0], "y11": [1.0, 2.0], "y10": np.zeros((2, 2, 3))}
         ({"y10": np.full((2, 2, 3), np.nan)}, "y10 holds no number at all"),
         ({"y10": np.full((2, 2, 3), np.inf)}, "y10 holds values that are infinite"),
         ({"item_ids": ["a"]}, r"item_ids has the shape \(1,\), and has to name 2 items"),
-        ({"item_ids": ["a", "a"]}, "item_ids names an item twice"),
+        ({"item_ids": ["a", "a"]}, "item_ids names item 'a' twice"),
+        ({"item_ids": ["a", None]}, "item_ids has None at 1, which names no item"),
+        ({"clusters": [np.nan, np.nan]}, "clusters has nan at 0, which names no item or cluster"),
         ({"clusters": ["a"]}, r"clusters has the shape \(1,\)"),
     ],
 )
@@ -217,6 +219,19 @@ def test_arrays_that_are_no_sweep_are_refused(change, words):
     assert Sweep.from_arrays(GOOD).heads == tuple((i, j) for i in range(2) for j in range(3))
     with pytest.raises(MediationError, match=words):
         Sweep.from_arrays({k: v for k, v in (GOOD | change).items() if v is not None})
+
+
+def test_tensors_in_half_precision_are_read():
+    half = torch.tensor(GOOD["y10"] + 0.5, dtype=torch.bfloat16)
+    assert Sweep.from_arrays(GOOD | {"y10": half}).y10.tolist() == [[0.5] * 6] * 2
+
+
+def test_what_another_version_kept_and_arrays_of_another_shape_are_refused():
+    whole = Sweep.from_arrays(GOOD)
+    with pytest.raises(MediationError, match="a Sweep has no field 'heads': another version wrote this"):
+        Sweep.from_dict(whole.to_dict() | {"heads": [[0, 0]]})
+    with pytest.raises(MediationError, match=r"y10 has the shape \(2, 2\), and has to be items x 1 head"):
+        Sweep(y00=[0, 0], y11=[1, 1], y10=np.zeros((2, 2)), sites=((0, 0),))
 
 
 def test_sets_and_knockouts_have_no_place_by_layer_and_head():

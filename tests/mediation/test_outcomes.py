@@ -160,7 +160,7 @@ def test_interactions_of_flips_that_are_all_alike_have_no_interval_of_a_point():
 
 
 def test_a_contrast_of_flips_may_be_two():
-    """The mean lies in its own interval, where one sweep's items all flip one way and the other's the other."""
+    """The mean lies in its own interval, where all items flip one way in one sweep, and back in the other."""
     one = Sweep(
         y00=np.zeros(12),
         y11=np.ones(12),

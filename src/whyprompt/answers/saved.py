@@ -25,7 +25,7 @@ import numpy as np
 
 from whyprompt._files import file_errors, lock_for, read_json, whole_file, write_json
 from whyprompt.answers.pairs import chosen_items, study_contrasts
-from whyprompt.errors import StoreError
+from whyprompt.errors import MediationError, StoreError
 from whyprompt.mediation.capture import AttentionCapture, HeadCapture
 from whyprompt.mediation.directions import judge_directions
 from whyprompt.mediation.engine.sites import as_sites
@@ -344,7 +344,7 @@ def _outcomes_of(line: bytes) -> PairOutcomes | None:
         texts = (one.item_id, one.cluster, one.made_with)
         arrays = [y for y in (one.y10, one.y01) if y is not None]
         whole = all(isinstance(t, str) for t in texts) and all(y.ndim == 1 for y in arrays)
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
+    except (MediationError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
         return None
     return one if whole else None
 

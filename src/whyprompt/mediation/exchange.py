@@ -50,7 +50,8 @@ def fields_of(arrays: Mapping[str, Any]) -> dict[str, Any]:
         if n != shape[0]:
             raise MediationError(f"{name} has {n} items but {first} has {shape[0]}")
     if len(set(ids)) != len(ids):
-        raise MediationError("item_ids names an item twice")
+        twice = next(item for k, item in enumerate(ids) if item in ids[:k])
+        raise MediationError(f"item_ids names item {twice!r} twice", hint="one row an item")
     heads = _swept(grids, first)
     layers, columns = np.array(heads).T
     return {
@@ -74,7 +75,8 @@ def _numbers(arrays: Mapping[str, Any], name: str, ndim: int) -> Array:
             hint=f"the outcome of prompt {name[-1]} as it is, one number an item",
         )
     value = arrays[name]
-    value = value.detach().cpu() if hasattr(value, "detach") else value
+    # In double, for numpy has no bfloat16.
+    value = value.detach().cpu().double() if hasattr(value, "detach") else value
     try:
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError) as e:
@@ -93,7 +95,14 @@ def _names(arrays: Mapping[str, Any], name: str, default: Sequence[str]) -> tupl
     own = np.asarray(arrays.get(name, default))
     if own.ndim != 1 or len(own) != len(default):
         raise MediationError(f"{name} has the shape {own.shape}, and has to name {len(default)} items")
-    return tuple(map(str, own.tolist()))
+    names = own.tolist()
+    for at, one in enumerate(names):
+        if one is None or (isinstance(one, float) and np.isnan(one)):
+            raise MediationError(
+                f"{name} has {one} at {at}, which names no item or cluster",
+                hint=f"name each, or leave {name} out",
+            )
+    return tuple(map(str, names))
 
 
 def _swept(grids: Mapping[str, Array], first: str) -> tuple[tuple[int, int], ...]:

@@ -89,8 +89,14 @@ class Stored:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Inverse of `to_dict`."""
-        return cls(**{name: _read(name, value) for name, value in data.items()})
+        """Inverse of `to_dict`; what has other fields is a `MediationError`."""
+        values = {name: _read(name, value) for name, value in data.items()}
+        if other := values.keys() - {f.name for f in fields(cls)}:  # type: ignore[arg-type]
+            raise MediationError(
+                f"a {cls.__name__} has no field {min(other)!r}: another version wrote this, or another tool",
+                hint="run it again",
+            )
+        return cls(**values)
 
 
 def _written(name: str, value: Any) -> Any:  # noqa: ANN401  # any field of the classes below
@@ -257,6 +263,14 @@ class Sweep(Stored, Shown):
     def __post_init__(self) -> None:
         object.__setattr__(self, "sites", as_sites(self.sites))
         object.__setattr__(self, "sets", {name: as_sites(own) for name, own in self.sets.items()})
+        named = len(self.labels)
+        for name in _PATCHED if named else ():
+            shape = np.shape(getattr(self, name))
+            if shape and shape[1:] != (named,):
+                raise MediationError(
+                    f"{name} has the shape {shape}, and has to be items x {counted(named, self.kind)}",
+                    hint="its last axis has what sites, or sets, name; by layer and head: Sweep.from_arrays",
+                )
 
     @property
     def heads(self) -> tuple[Head, ...]:
