@@ -16,6 +16,14 @@ The sweep is kept in a file, an item a line, and goes on where it was stopped.
     python benchmarks/coverage_heads.py --sweep heads.jsonl --reps 400
     python benchmarks/coverage_heads.py --sweep sites.jsonl --beside attn mlp resid --tasks letter_counting
     python benchmarks/coverage_heads.py --shapes normal lognormal          # without a model
+
+`--interactions` counts instead what `relate_heads` claims, without a model: three heads whose interactions
+and paths are zero on average, with noise of a known shape in every effect; items one by one, and in clusters
+of 1 to 4 that share it. How often any pair, and any path, is named with the familywise error held at 0.05;
+how often the intervals of single heads, of all together, of paths and of interactions hold the truth; and how
+often a row that is named has an interval with zero in it.
+
+    python benchmarks/coverage_heads.py --interactions --shapes normal lognormal --items-drawn 8 10 20
 """
 
 from __future__ import annotations
@@ -174,6 +182,71 @@ def count(
     return {k: (float(np.mean(v)), float(np.std(v) / np.sqrt(reps))) for k, v in seen.items()}
 
 
+def related(shape: str, rng: np.random.Generator, n: int, *, clustered: bool) -> Any:
+    """A sweep as `relation_sweep` makes it, of n sampling units and three heads, one above the other."""
+    from whyprompt.mediation import Sweep
+
+    heads = [(0, 0), (1, 0), (2, 0)]
+    single = {"{}.{}".format(*head): (head,) for head in heads}
+    two = [(a, b) for k, b in enumerate(single) for a in [*single][:k]]
+    paths: dict[str, Any] = {"joint": tuple(single.values())} | {name: (own,) for name, own in single.items()}
+    paths |= {f"{a} & {b}": (single[a], single[b]) for a, b in two}
+    paths |= {f"{a} -> {b}": ((*single[a], *single[b]),) for a, b in two}
+    units = np.repeat(np.arange(n), rng.integers(1, 5, n) if clustered else 1)
+
+    def noise(columns: int) -> np.ndarray:
+        own, shared = (SHAPES[shape](rng, (size, columns)) for size in (len(units), n))
+        return np.asarray((own + shared[units]) / np.sqrt(2) if clustered else own)
+
+    def way() -> np.ndarray:
+        own = 1 + noise(3)
+        at = {name: own[:, k] for k, name in enumerate(single)}
+        both = np.stack([at[a] + at[b] for a, b in two], 1) + 0.5 * noise(3)
+        return np.column_stack([own.sum(1) + noise(1)[:, 0], own, both, noise(3)])
+
+    y11 = 4 + noise(1)[:, 0]
+    return Sweep(
+        y00=np.zeros(len(units)),
+        y11=y11,
+        y10=y11[:, None] - way(),
+        y01=way(),
+        mediator="path",
+        outcome="log_prob",
+        item_ids=tuple(map(str, range(len(units)))),
+        clusters=tuple(map(str, units)),
+        n_layers=3,
+        n_heads=1,
+        paths=paths,
+        sets={name: tuple({head: None for path in own for head in path}) for name, own in paths.items()},
+    )
+
+
+def count_related(
+    shape: str, *, n: int, clustered: bool, reps: int, draws: int, seed: int
+) -> dict[str, tuple[float, float]]:
+    """Count what `relations` claims of such sweeps, as `count` does."""
+    from whyprompt.mediation.relations import relations
+
+    rng = np.random.default_rng([seed, n])
+    truth = {"head": 1.0, "joint": 3.0, "path": 0.0, "interaction": 0.0}
+    seen: dict[str, list[float]] = {}
+    for k in range(reps):
+        sweep = related(shape, rng, n, clustered=clustered)
+        found = relations(sweep, picked=False, draws=draws, random_state=k)
+        rows = {kind: [r for r in found.parts if r.by.split(",")[0] == kind] for kind in truth}
+        rows["joint"] = [r for r in rows["joint"] if r.label == "joint"]
+        named = [r for kind in ("path", "interaction") for r in rows[kind] if (r.p_adjusted or 0.0) < ALPHA]
+        figures: dict[str, Any] = {}
+        for kind in ("interaction", "path"):
+            figures[f"any {kind}"] = any(r in named for r in rows[kind])
+        for kind, mean in truth.items():
+            figures[f"of a {kind}"] = np.mean([r.ends[0] <= mean <= r.ends[1] for r in rows[kind]])
+        figures["named, zero in it"] = any(r.ends[0] <= 0 <= r.ends[1] for r in named)
+        for name, value in figures.items():
+            seen.setdefault(name, []).append(float(value))
+    return {k: (float(np.mean(v)), float(np.std(v) / np.sqrt(reps))) for k, v in seen.items()}
+
+
 def show(title: str, results: dict[int, dict[str, tuple[float, float]]]) -> None:
     print(f"\n{title}")
     names = list(next(iter(results.values())))
@@ -212,7 +285,24 @@ def main() -> None:
     cli.add_argument("--reps", type=int, default=300)
     cli.add_argument("--draws", type=int, default=1000)
     cli.add_argument("--heads", type=int, default=100, help="columns of each known shape")
+    cli.add_argument("--interactions", action="store_true", help="what relate_heads claims; no sweep")
     options = cli.parse_args()
+
+    if options.interactions:
+        print(
+            f"{options.reps} samples of each size, {options.draws} draws; wanted: at most {ALPHA} for the "
+            f"first two columns, {1 - ALPHA} for the next four; in brackets the Monte Carlo error"
+        )
+        for shape in options.shapes:
+            for clustered in (False, True):
+                results = {
+                    n: count_related(
+                        shape, n=n, clustered=clustered, reps=options.reps, draws=options.draws, seed=seed
+                    )
+                    for seed, n in enumerate(options.items_drawn)
+                }
+                show(f"{shape}, {'clusters of 1 to 4 items' if clustered else 'items'}", results)
+        return
 
     def counted(title: str, sample: Any, share: float, te: float) -> None:
         results = {}
