@@ -209,6 +209,56 @@ def test_a_server_that_begins_to_count_nothing_is_charged_at_its_most(proxy, pla
     assert link.sent == 10
 
 
+def small(share):
+    """A server whose counts are a share of the truth, and never nothing."""
+
+    def change(_body, reply):
+        used = {k: max(1, int(v * share)) for k, v in reply["usage"].items() if isinstance(v, int)}
+        return reply | {"usage": used}
+
+    return change
+
+
+LONG = {"generation": {"max_new_tokens": 40, "stop": []}}
+WORDS = "one two three four five six seven eight nine ten " * 4
+
+
+@pytest.mark.parametrize("honest", [0, 3])
+def test_usage_that_is_too_small_for_its_text_is_not_believed(proxy, plan, tmp_path, honest):
+    """No tokenizer is known: 196 characters are more than 3 tokens all the same."""
+    link = proxy()
+    reply = json.loads(json.dumps(SOUND))
+    reply["choices"][0]["message"]["content"] = WORDS
+    reply["usage"] = {"prompt_tokens": 20, "completion_tokens": 40}
+
+    def answered(n, body):
+        return 200, {}, json.dumps(reply if n <= honest else small(0.075)(body, reply))
+
+    link.before = answered
+    price = {"price": {"input": 0, "output": 1, "per": 1}, "budget": {"money": 320}}
+    study = plan(link.url, n=8, model=price | {"limits": {"concurrency": 1}}, **LONG)
+    with pytest.raises(WhypromptError, match=r"8 of 16 trials are stored, 8 are left") as stop:
+        run_study(study, tmp_path)
+    assert link.sent == 8  # of 40 tokens each
+    said = "usage is counted wrong (3 tokens of a completion that has 13 or more)"
+    assert stop.value.message.count(said) == 1
+    study = plan(link.url, n=4, model=price | {"limits": {"concurrency": 1}}, **LONG)
+    told = [n for n in run_study(study, tmp_path / "whole").notices if said in n]
+    assert len(told) == 1
+
+
+def test_a_reply_beyond_what_was_asked_for_is_counted_and_set_aside_for(proxy, plan, tmp_path):
+    """A server that takes no max_tokens: one reply passes its most, and no further one does."""
+    much = json.loads(json.dumps(SOUND)) | {"usage": {"prompt_tokens": 5, "completion_tokens": 30}}
+    link = proxy(before=lambda _n, _body: (200, {}, json.dumps(much)))
+    model = {"price": {"input": 0, "output": 1, "per": 1}, "budget": {"money": 100}}
+    study = plan(link.url, n=4, model=model | {"limits": {"concurrency": 1}})
+    with pytest.raises(WhypromptError, match=r"3 of 8 trials are stored") as stop:
+        run_study(study, tmp_path)
+    assert link.sent == 3
+    assert "a reply used 28 tokens beyond the most that was asked for" in stop.value.message
+
+
 # ------------------------------------------------------------------------------------ G8: secrets
 SECRET = "sk-not-to-be-found-anywhere-1234567890"  # noqa: S105
 

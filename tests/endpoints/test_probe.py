@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import re
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from fakeserver import FakeServer, toy_routes
 
 from whyprompt import dry_run, run_study
 from whyprompt._endpoint_settings import EndpointSettings
-from whyprompt.errors import ModelError, PromptError, StudyError
+from whyprompt.errors import ModelError, PromptError, StudyError, WhypromptError
 from whyprompt.trials.endpoints.asking import Asking, Prompted, Purpose
 from whyprompt.trials.endpoints.client import connected
 from whyprompt.trials.endpoints.ledger import Ledger
@@ -259,6 +260,40 @@ def test_usage_that_lies_is_not_believed(fake, plan, tmp_path):
     )
     result = run_study(plan(server.url, n=2, model=model, generation={"max_new_tokens": 5}), tmp_path)
     assert result.paid["money"] >= 4 * 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_a_server_that_tokenises_is_held_to_its_own_count(proxy, plan, tmp_path, api):
+    """Half the truth, told once the probe is over: the budget is kept as if nothing had been said."""
+
+    def halved(_body, reply):
+        if link.sent > probing:
+            reply["usage"] |= {k: reply["usage"][k] // 2 for k in ("prompt_tokens", "completion_tokens")}
+        return reply
+
+    link = proxy()
+    price = {"price": {"input": 0, "output": 1, "per": 1}, "api": api, "limits": {"concurrency": 1}}
+    one = plan(link.url, n=1, model=price | {"budget": {"money": 2000}}, generation={"max_new_tokens": 40})
+    honest = run_study(one, tmp_path / "honest")
+    assert not [n for n in honest.notices if "usage is counted" in n]
+    probing = link.sent - 2
+    assert honest.paid["replies"] == link.sent
+    paid = {key: json.loads(body)["usage"]["completion_tokens"] for key, body in bodies(tmp_path / "honest")}
+    assert honest.paid["money"] == sum(paid.values())
+
+    link.sent, link.after = 0, halved
+    few = plan(link.url, n=8, model=price | {"budget": {"money": 250}}, generation={"max_new_tokens": 40})
+    with pytest.raises(WhypromptError, match="usage is counted wrong") as stop:
+        run_study(few, tmp_path / "halved")
+    assert re.search(r"\(\d+ tokens of a (prompt|completion) that has \d+ or more\)", stop.value.message)
+    truth = sum(2 * json.loads(body)["usage"]["completion_tokens"] for _, body in bodies(tmp_path / "halved"))
+    assert truth <= 250
+
+
+def bodies(folder):
+    with sqlite3.connect(folder / "trials.sqlite") as db:
+        return db.execute("SELECT request_hash, body FROM response").fetchall()
 
 
 def test_a_temperature_that_is_ignored(fake, plan, tmp_path):

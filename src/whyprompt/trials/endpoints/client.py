@@ -23,13 +23,13 @@ from whyprompt.trials.endpoints.wire import Reply, dict_of, kept_headers
 from whyprompt.trials.result import now
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     import httpx2
 
     from whyprompt._endpoint_settings import EndpointSettings
     from whyprompt.trials.endpoints.ledger import Ledger
-    from whyprompt.trials.endpoints.wire import Request
+    from whyprompt.trials.endpoints.wire import Answer, Request
 
 # Of the server or of the way to it: the same request may well be answered later.
 _AGAIN = {408, 425, 500, 502, 503, 504, 520, 522, 524, 529}
@@ -39,6 +39,8 @@ _QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "quota_exceeded")
 _BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 30.0
 # So many requests given up, one after the other and no reply between: the endpoint is gone.
 _GIVEN_UP = 10
+# The longest that a reply which has come waits for its tokens to be counted.
+_COUNTING_S = 5.0
 NO_BATCHES = "does the provider have batches? leave batch out: each is then asked alone"
 
 
@@ -57,6 +59,14 @@ class _Outcome(NamedTuple):
     perhaps_paid: bool
     wait: float | None = None  # the endpoint's own, where it says so
     too_fast: bool = False
+
+
+class _Paid(NamedTuple):
+    """A reply that is stored, with what it cost."""
+
+    reply: Reply
+    cost: float
+    tokens: int
 
 
 class Client:
@@ -90,6 +100,8 @@ class Client:
         self._waiting = waiting
         # Set once nothing more is to be sent: what is on its way is still awaited, for it is paid.
         self.stopped: WhypromptError | None = None
+        # What the probe found to count a text's tokens with, for nothing.
+        self.tokenize: Callable[[str], Awaitable[Sequence[int]]] | None = None
         self._jitter = random.Random()  # noqa: S311 - so that clients do not come back together
 
     # ------------------------------------------------------------------------------------------ free
@@ -195,10 +207,9 @@ class Client:
                 sent = await self.pace.turn(self.purse.most(request)[1])
                 self._go_on()
                 reply = await self._tried(request, n=failed + rejected + 1, before=before)
-                if isinstance(reply, Reply):
-                    paid, used = self.purse.charge(request, reply.answer)
-                    cost = paid or 0.0
-                    return reply
+                if isinstance(reply, _Paid):
+                    cost, used = reply.cost, reply.tokens
+                    return reply.reply
                 if reply.perhaps_paid:
                     cost, used = self.purse.most(request)
             finally:
@@ -217,7 +228,7 @@ class Client:
             else:
                 await asyncio.sleep(wait)
 
-    async def _tried(self, request: Request, *, n: int, before: int) -> Reply | _Outcome:
+    async def _tried(self, request: Request, *, n: int, before: int) -> _Paid | _Outcome:
         """Send a request once, and write down that it goes, and what comes of it."""
         key, (money, tokens) = request.hash, self.purse.most(request)
         self.ledger.begin(key, before + n, now(), cost=money, tokens=tokens)
@@ -226,14 +237,24 @@ class Client:
         except WhypromptError as error:
             self.ledger.fail(key, before + n, error.reason if isinstance(error, FailedError) else "refused")
             raise
-        if isinstance(reply, Reply):
-            cost, used = self.purse.charge(request, reply.answer)
-            self.ledger.keep(request, reply, before + n, cost=cost, tokens=used)
-            self.pace.replied()
-            self._given_up = 0
-        else:
+        if isinstance(reply, _Outcome):
             self.ledger.fail(key, before + n, reply.what)
-        return reply
+            return reply
+        cost, used = self.purse.charge(request, reply.answer, await self._written(reply.answer))
+        self.ledger.keep(request, reply, before + n, cost=cost, tokens=used)
+        self.pace.replied()
+        self._given_up = 0
+        return _Paid(reply, cost or 0.0, used)
+
+    async def _written(self, answer: Answer) -> int:
+        """Count a completion by the server's tokenizer, where there is a budget to keep; 0 where not."""
+        if self.tokenize is None or not self.purse.limited or not answer.text or answer.tokens:
+            return 0
+        try:
+            return len(await asyncio.wait_for(self.tokenize(answer.text), _COUNTING_S))
+        except (ModelError, TimeoutError):
+            # The reply is paid for, and is kept whatever the tokenizer does.
+            return 0
 
     def stop(self, error: WhypromptError) -> None:
         """Send nothing more."""

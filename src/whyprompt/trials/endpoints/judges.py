@@ -188,6 +188,7 @@ class Bench:
         for seat in self.seats:
             name = seat.outcome.name
             lines += [f"the probe of the judge {name!r} leaves in doubt: {d}" for d in doubts(seat.abilities)]
+            lines += [f"the judge {name!r}: {d}" for d in seat.client.purse.doubts()]
             lines.append(seat.spent())
         return lines
 

@@ -7,6 +7,7 @@ model's name. Every ability that a study relies on is tried on a few tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,8 @@ async def probe(client: Client, *, scoring: bool = True) -> Abilities:
     checks = [_name(client, said), *_told(offers, api)]
     usage = await _usage(client, offers, asking, first)
     checks.append(usage)
+    if offers.tokenize:
+        client.tokenize = partial(tokenized, client, offers, special=False)
     client.purse.trusts_usage = usage.verdict == "passes"
     checks.append(_logprobs(said))
     sampled, seeded = await _sampling(client, asking, offers)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from whyprompt._words import counted, format_number
 from whyprompt.errors import WhypromptError
+from whyprompt.trials.endpoints.usage import least_tokens, too_few
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +36,15 @@ class Purse:
         self._changed = asyncio.Condition()
         # Until the probe has seen that usage is counted right, each reply is charged at its most.
         self.trusts_usage = False
+        # Tokens of prompts and completions beyond what was allowed: held back for every further one.
+        self._beyond = (0, 0)
+        self._silent = 0
+        self._caught = ""
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a budget."""
+        return self._budget.money is not None or self._budget.tokens is not None
 
     @property
     def currency(self) -> str:
@@ -51,18 +61,59 @@ class Purse:
 
     def most(self, request: Request) -> tuple[float, int]:
         """Give what a request costs at most: money and tokens."""
-        money = self.price(request.prompt_tokens, request.most_tokens) or 0.0
-        return money, request.prompt_tokens + request.most_tokens
+        prompt, completion = request.prompt_tokens + self._beyond[0], request.most_tokens + self._beyond[1]
+        return self.price(prompt, completion) or 0.0, prompt + completion
 
-    def charge(self, request: Request, answer: Answer) -> tuple[float | None, int]:
-        """Give what a reply cost, by its usage where that is to be trusted, else at its most."""
-        prompt, completion = answer.prompt_tokens, answer.completion_tokens
+    def charge(self, request: Request, answer: Answer, written: int = 0) -> tuple[float | None, int]:
+        """Give what a reply cost, once for each: by its usage, by what it is at least, or at its most.
+
+        Parameters
+        ----------
+        request : Request
+        answer : Answer
+        written : int
+            Tokens of its text by the server's own tokenizer, where that was asked.
+        """
+        said = answer.prompt_tokens, answer.completion_tokens
+        least, at_least = least_tokens(request, answer)
+        prompt, completion = max(said[0] or 0, least), max(said[1] or 0, at_least, written)
         # No prompt has no tokens, and no text: a server that begins to say so counts nothing.
-        told = bool(prompt) and completion is not None and (completion > 0 or not answer.text)
-        if not self.trusts_usage or not told or prompt is None or completion is None:
-            money, tokens = self.most(request)
-            return (None if self._price is None else money), tokens
-        return self.price(prompt, completion, min(answer.cached_tokens or 0, prompt)), prompt + completion
+        told = bool(said[0]) and said[1] is not None and (said[1] > 0 or not answer.text)
+        if self.trusts_usage:
+            self._silent += not told
+            self._doubt(told, said, (prompt, completion))
+        money = self.price(prompt, completion, min(answer.cached_tokens or 0, prompt))
+        tokens = prompt + completion
+        if not self.trusts_usage or not told:
+            most = self.most(request)
+            money, tokens = None if money is None else max(money, most[0]), max(tokens, most[1])
+        over = prompt - request.prompt_tokens, completion - request.most_tokens
+        self._beyond = max(self._beyond[0], over[0]), max(self._beyond[1], over[1])
+        return money, tokens
+
+    def _doubt(self, told: bool, said: tuple[int | None, int | None], there: tuple[int, int]) -> None:  # noqa: FBT001
+        """Believe no usage any more once one is less than what is there."""
+        for name, few, many in zip(("prompt", "completion"), said, there, strict=True):
+            if told and few is not None and too_few(few, many):
+                self._caught = f"{counted(few, 'token')} of a {name} that has {many} or more"
+                self.trusts_usage = False
+
+    def doubts(self) -> list[str]:
+        """Say what in this run's usage was not believed."""
+        lines = []
+        if self._silent:
+            replies = counted(self._silent, "reply says", "replies say")
+            lines.append(f"{replies} nothing of what was used: charged at the most that it can be")
+        if self._caught:
+            lines.append(
+                f"usage is counted wrong ({self._caught}): from then on every reply was charged at its most"
+            )
+        if any(self._beyond):
+            lines.append(
+                f"a reply used {counted(sum(self._beyond), 'token')} beyond the most that was asked for: from"
+                " then on as much more was set aside for each; what was on its way may have passed a budget"
+            )
+        return lines
 
     def _fits(self, money: float, tokens: int) -> bool:
         held = [sum(column) for column in zip(*self._reserved.values(), strict=True)] or [0.0, 0]

@@ -201,7 +201,7 @@ async def _run(
     store.check_there()
     spent = client.ledger.spent()
     table = store.frame(plan.fingerprint, model)
-    notices += [*drift(table), *told(study, table), *bench.spent()]
+    notices += [*drift(table), *told(study, table), *client.purse.doubts(), *bench.spent()]
     if spent.perhaps:
         money = f", {format_number(spent.perhaps_money)} {client.purse.currency}" if settings.price else ""
         notices.append(
@@ -303,6 +303,7 @@ class _Sender:
             left = len(plan.trials) - there
             kind = type(error) if isinstance(error, InputError) else WhypromptError
             message = f"{error.message}; {there} of {len(plan.trials)} trials are stored, {left} are left"
+            message = "; ".join([message, *self.client.purse.doubts()])
             raise kind(message, hint=error.hint)
         self._progress(len(plan.trials), len(plan.trials), "done")
 
