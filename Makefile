@@ -7,10 +7,11 @@ BIN := $(VENV)/bin
 STUDY ?= studies/few_shot.yaml
 RUNS ?= runs
 SIZE ?= full
+VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/whyprompt/_version.py)
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint types check crosscheck notebooks docs env dev clean help
+.PHONY: demo test lint types check crosscheck notebooks docs docs-version env dev clean help
 
 help:  ## list the targets
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ {printf "%-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +76,11 @@ $(VENV)/.docs: $(VENV)/.runtime
 # Material warns at length of a MkDocs 2 that pyproject.toml rules out (mkdocs<2); this is its own switch.
 docs: $(VENV)/.docs  ## build the documentation into build/site; strict, and without a network
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site
+
+# The branch gh-pages holds a folder a version; what publishes it is whoever pushes it. Nothing is pushed here.
+docs-version: $(VENV)/.docs  ## lay this version's documentation beside the others, on the branch gh-pages
+	NO_MKDOCS_2_WARNING=1 PATH="$(abspath $(BIN)):$$PATH" mike deploy --update-aliases $(VERSION) latest
+	$(BIN)/mike set-default latest
 
 clean:  ## remove the environment and the results
 	rm -rf $(VENV) $(VENV)-crosscheck $(RUNS)

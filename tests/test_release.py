@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -31,6 +32,10 @@ def test_one_version_everywhere():
     assert cited["date-released"] == date
     # Each version's documentation says which it is, on every page.
     assert f"whyprompt {wp.__version__}" in read("mkdocs.yml")
+    # And is laid under that name; `.ci/docs` does so, and looks at it in a browser.
+    words = [shutil.which("make"), "--dry-run", "--directory", ROOT, "docs-version"]
+    asked = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert f"mike deploy --update-aliases {wp.__version__} latest" in asked.stdout
 
 
 def test_the_citation_has_what_its_format_asks_for():
