@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 from whyprompt.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars (|)"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_COMMA = re.compile(r"[-+]?\d+(,\d+)?")
+# 1,500 may be a thousand and a half thousand, or one and a half.
+_EITHER = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
 
 
 def is_file(path: Path) -> bool:
@@ -90,6 +93,38 @@ def delimited_rows(path: Path, separator: str, *, repeats: bool = False) -> Iter
         raise DataError(f"{path}:{reader.line_num}: cannot be read as a table: {error}") from None
     finally:
         csv.field_size_limit(before)
+
+
+def decimal_commas(path: Path, separator: str, missing: Callable[[str], bool]) -> frozenset[str]:
+    r"""Give the columns of a delimited file whose numbers have decimal commas, read to its end.
+
+    All that is not `missing` in them is a number, some have a comma, and not every one with a comma may be
+    of thousands (1,500): nobody would know. Where commas separate the columns there is none.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "scores.csv"
+    ...     _ = path.write_text("score;tokens;name\n0,5;1,500;a\n1;;0,5")
+    ...     sorted(decimal_commas(path, ";", lambda value: value == ""))
+    ['score']
+    """
+    if separator == ",":
+        return frozenset()
+    rows = delimited_rows(path, separator)
+    _, names = next(rows)
+    numbers, found = set(range(len(names))), set()
+    for _, row in rows:
+        for column in tuple(numbers):
+            value = row[column]
+            if missing(value):
+                continue
+            if not _COMMA.fullmatch(value):
+                numbers.remove(column)
+            elif "," in value and not _EITHER.fullmatch(value):
+                found.add(column)
+    return frozenset(names[column] for column in numbers & found)
 
 
 def _misfit(path: Path, line: int, row: list[str], header: list[str]) -> DataError:

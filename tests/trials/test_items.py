@@ -563,3 +563,12 @@ def test_numeric_covariates_of_a_csv_are_numbers_and_codes_stay_text(tmp_path):
     assert by_question["One?"] == {"words": 3, "share": 0.5, "code": "007", "mixed": "1"}
     assert by_question["Two?"] == {"words": 12, "share": 0.01, "code": "010", "mixed": "x"}
     assert isinstance(by_question["One?"]["words"], int)
+
+
+def test_covariates_may_have_decimal_commas_and_answers_stay_as_they_are(tmp_path):
+    path = tmp_path / "items.csv"
+    path.write_text("question;answer;share\nOne?;3,5;0,5\nTwo?;2;1\n", encoding="utf-8")
+    columns = {"question": "question", "answer": "answer", "covariates": ["share"]}
+    source = FileSource(source="file", path=str(path), size=2, shot_pool=0, columns=columns)
+    items = {i.question: (i.answer, i.covariates["share"]) for i in load_items([source], seed=0).items}
+    assert items == {"One?": ("3,5", 0.5), "Two?": ("2", 1.0)}

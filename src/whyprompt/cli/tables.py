@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from whyprompt._rows import (
+    decimal_commas,
     delimited_rows,
     is_file,
     json_rows,
@@ -22,9 +22,6 @@ TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json")
 
 # pandas also takes "None" and "null" for missing; an arm may be called that.
 _MISSING = ["", "NA", "N/A", "NaN", "nan", "NULL"]
-_COMMA = re.compile(r"[-+]?\d+(,\d+)?")
-# 1,500 may be a thousand and a half thousand, or one and a half.
-_EITHER = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
 
 
 def read_table(path: Path) -> Any:  # noqa: ANN401 - a pandas or pyarrow table
@@ -67,26 +64,9 @@ def _delimited(path: Path, separator: str) -> Any:  # noqa: ANN401 - pandas.Data
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataError(f"{path} cannot be read as a table: {str(error).strip()}") from error
-    if separator != ",":
-        for name in frame.columns:
-            text = frame[name].dropna()
-            if pd.api.types.is_string_dtype(text) and _decimal_commas(text.tolist()):
-                frame[name] = frame[name].str.replace(",", ".").astype(float)
+    for name in decimal_commas(path, separator, lambda value: value in _MISSING):
+        frame[name] = frame[name].str.replace(",", ".").astype(float)
     return frame
-
-
-def _decimal_commas(values: list[str]) -> bool:
-    """Say whether all are numbers, some with a decimal comma: where each may part thousands, nobody knows.
-
-    >>> _decimal_commas(["0,5", "1"]), _decimal_commas(["1,500"]), _decimal_commas(["a", "0,5"])
-    (True, False, False)
-    """
-    with_comma = [value for value in values if "," in value]
-    return (
-        bool(with_comma)
-        and all(_COMMA.fullmatch(value) for value in values)
-        and not all(_EITHER.fullmatch(value) for value in with_comma)
-    )
 
 
 def _records(path: Path, *, lines: bool) -> Any:  # noqa: ANN401 - pandas.DataFrame

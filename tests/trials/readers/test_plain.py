@@ -240,7 +240,7 @@ def test_a_scores_parts_are_scorers_and_no_arms(table, one_log):
         ),
         ("item_id,arm,score\n1,a,1\n2,b,perhaps\n", r"t\.csv:3: 'score' is 'perhaps', which is no score"),
         ("item_id,arm,score\n1,a,1\n,b,1\n", r"t\.csv:3: 'item_id' is empty"),
-        ("item_id;arm;score\n1;a;0,5\n2;b;1\n", r"'score' is '0,5', which.*\n.*decimals with a point"),
+        ('item_id,arm,score\n1,a,"0,5"\n2,b,1\n', r"'score' is '0,5', which.*\n.*decimals with a point"),
         ("item_id,arm,score\n1,a,1\n2,b\n", r"t\.csv:3: 2 fields, where the first line names 3"),
         ("item_id,score,score\n1,1,1\n2,0,0\n", "more than one column named 'score'"),
         ("item_id,arm,score\n", "holds no rows"),
@@ -346,3 +346,30 @@ def test_an_answer_is_no_score_however_like_one(tmp_path, answers):
         (tmp_path / f"{name}.csv").write_text("\n".join(["question,answer", *rows]))
     with pytest.raises(DataError, match="no column holds a score"):
         wp.read_trials(tmp_path / "a.csv", tmp_path / "b.csv")
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_decimal_commas_are_read_where_no_comma_separates_the_columns(table, one_log, mark):
+    rows = [
+        {"item_id": "q1", "arm": "direct", "score": "1", "completion": "3,5", "cost": "0,50", "hard": "7,1"},
+        {"item_id": "q1", "arm": "cot", "score": "0,25", "completion": "4", "cost": "1,500", "hard": "7,1"},
+        {"item_id": "q2", "arm": "direct", "score": None, "completion": "2,0", "cost": "2", "hard": "6"},
+        {"item_id": "q2", "arm": "cot", "score": "0,5", "completion": "2", "cost": "NA", "hard": "6"},
+    ]
+    _, trials = one_log("plain", table(csv_text(rows, mark)))
+    assert [t.scores["score"] for t in trials] == [1.0, 0.25, None, 0.5]
+    # One of a column shows that its commas are decimal; an answer is what was written.
+    assert [t.cost for t in trials] == [0.5, 1.5, 2.0, None]
+    assert [t.covariates["hard"] for t in trials] == [7.1, 7.1, 6.0, 6.0]
+    assert [t.completion for t in trials] == ["3,5", "4", "2,0", "2"]
+
+    wide = table(csv_text([{"item_id": "q1", "score_a": "0,5", "score_b": "1"}], mark), "wide.csv")
+    assert [t.scores for t in one_log("plain", wide)[1]] == [{"score": 0.5}, {"score": 1.0}]
+
+
+@pytest.mark.parametrize("scores", [("1,500", "2,000"), ("0,5", "0.5")])
+def test_a_comma_that_may_be_either_is_refused(table, one_log, scores):
+    rows = [{"item_id": f"q{k}", "arm": "ab"[k], "score": score} for k, score in enumerate(scores)]
+    with pytest.raises(DataError, match="which is no score") as refused:
+        one_log("plain", table(csv_text(rows, ";")))
+    assert refused.value.hint == "write decimals with a point"

@@ -6,7 +6,15 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whyprompt._rows import delimited_rows, is_file, json_rows, json_value, parquet_table, separator_of
+from whyprompt._rows import (
+    decimal_commas,
+    delimited_rows,
+    is_file,
+    json_rows,
+    json_value,
+    parquet_table,
+    separator_of,
+)
 from whyprompt.errors import DataError
 from whyprompt.trials.items.layouts import column_item, gsm8k_item, natural_instructions_items
 
@@ -70,18 +78,22 @@ def from_file(source: FileSource) -> list[Item]:
     task = source.task_type or path.stem
     rows = list(read_rows(path))
     if path.suffix.lower() in {".csv", ".tsv"}:
-        _numbers(rows, source.columns.covariates)
+        commas = decimal_commas(path, separator_of(path), lambda value: value == "")
+        _numbers(rows, source.columns.covariates, commas)
     return [
         column_item(row, source.columns, index=i, task=task, where=str(path)) for i, row in enumerate(rows)
     ]
 
 
-def _numbers(rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
+def _numbers(rows: list[dict[str, Any]], columns: Sequence[str], commas: frozenset[str]) -> None:
     """Read the covariates of a CSV file, where all is text, as numbers if every value of a column is one.
 
-    A code with a leading zero (``007``) stays text.
+    A code with a leading zero (``007``) stays text. Those among `commas` have decimal commas.
     """
     for column in columns:
+        if column in commas:
+            for row in rows:
+                row[column] = row[column].replace(",", ".")
         if not all(_NUMBER.fullmatch(str(row.get(column, "")).strip()) for row in rows):
             continue
         whole = all(_WHOLE.fullmatch(row[column].strip()) for row in rows)

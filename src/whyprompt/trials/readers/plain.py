@@ -18,7 +18,7 @@ from whyprompt.trials.readers.record import Log, LoggedTrial
 from whyprompt.trials.reading import heads
 from whyprompt.trials.reading.fields import missing, number_of, score_of, text_of, text_or_none, whole_of
 from whyprompt.trials.reading.questions import Repeats
-from whyprompt.trials.reading.rows import has_lines, parquet_columns, rows_of
+from whyprompt.trials.reading.rows import comma_columns, has_lines, parquet_columns, rows_of
 from whyprompt.trials.reading.settings import by_role, covariates_of, pick
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 name = "a plain table"
 _NUMBERS = ("cost", "prompt_tokens", "completion_tokens")
+_MEASURED = frozenset((*_NUMBERS, "latency_s", "latency_ms", "propensity"))
 # Of these no row is without; a prompt's text may be none.
 _LABELS = frozenset(("arm", "variant", "condition", "treatment"))
 
@@ -62,9 +63,11 @@ def read(path: Path) -> Iterator[Log]:
     if not sample:
         raise DataError(f"{path} holds no rows", hint="write the log anew, or leave the file out")
     opened = _opened(sample)
-    columns = find_columns(path, [_open(row, opened) for row in sample])
+    commas = comma_columns(path)
+    columns = find_columns(path, [_open(_pointed(row, commas), opened) for row in sample])
     known = {column for row in sample for column in row}
-    trials = partial(_wide if columns.wide else _long, path, columns, opened, known)
+    rows = partial(_rows, path, opened, known, commas & _numbers(columns))
+    trials = partial(_wide if columns.wide else _long, rows, columns)
     notes = list(columns.notes)
     for family in columns.wide:
         listed = ", ".join(map(repr, family.columns.values()))
@@ -80,6 +83,23 @@ def _taken(columns: Columns) -> dict[str, str]:
     scores = ", ".join((*columns.scores.values(), *families.values()))
     named = {"scores": scores, "covariates": ", ".join(columns.covariates)}
     return out | beside | {role: listed for role, listed in named.items() if listed}
+
+
+def _numbers(columns: Columns) -> frozenset[str]:
+    """Give the columns that are read as numbers: an answer "3,5" stays as it was written."""
+    families = (*columns.wide, *(f for role, f in columns.beside.items() if role in _MEASURED))
+    return frozenset(
+        (
+            *columns.scores.values(),
+            *columns.covariates,
+            *(column for role, column in columns.roles.items() if role in _MEASURED),
+            *(column for family in families for column in family.columns.values()),
+        )
+    )
+
+
+def _pointed(row: Row, commas: frozenset[str]) -> Row:
+    return row | {column: row[column].replace(",", ".") for column in commas} if commas else row
 
 
 def _opened(sample: list[Row]) -> frozenset[str]:
@@ -99,7 +119,9 @@ def _open(row: Row, opened: frozenset[str]) -> Row:
     return out
 
 
-def _rows(path: Path, opened: frozenset[str], known: set[str]) -> Iterator[tuple[str, Row]]:
+def _rows(
+    path: Path, opened: frozenset[str], known: set[str], commas: frozenset[str]
+) -> Iterator[tuple[str, Row]]:
     for where, row in rows_of(path):
         if not known >= row.keys():
             new = ", ".join(map(repr, sorted(row.keys() - known)))
@@ -107,7 +129,7 @@ def _rows(path: Path, opened: frozenset[str], known: set[str]) -> Iterator[tuple
                 f"{where}: has {new}, which none of the first {SAMPLE} rows has",
                 hint="rows of one table have the same columns: write the kinds of rows to files of their own",
             )
-        yield where, _open(row, opened)
+        yield where, _open(_pointed(row, commas), opened)
 
 
 class _Shared:
@@ -177,14 +199,14 @@ def _repetitions(column: str | None) -> Callable[[Row, str, str, object], int]:
     return rep
 
 
-def _long(path: Path, columns: Columns, opened: frozenset[str], known: set[str]) -> Iterator[LoggedTrial]:
+def _long(rows: Callable[[], Iterator[tuple[str, Row]]], columns: Columns) -> Iterator[LoggedTrial]:
     roles = columns.roles
     shared, scores, rep = _Shared(columns), _Scores(columns.scores), _repetitions(roles.get("rep"))
     item, within, question, target = (roles.get(role) for role in ("item", "set", "question", "target"))
     prompt, completion, error = (roles.get(role) for role in ("prompt", "completion", "error"))
     further = _Further(roles)
     label = next((column for column in columns.arms if column.lower() in _LABELS), None)
-    for where, row in _rows(path, opened, known):
+    for where, row in rows():
         if label is not None and _blank(row.get(label)):
             raise DataError(
                 f"{where}: {label!r} is empty", hint="say which arm each row is of, or drop the row"
@@ -257,7 +279,7 @@ class _Further:
         return found
 
 
-def _wide(path: Path, columns: Columns, opened: frozenset[str], known: set[str]) -> Iterator[LoggedTrial]:
+def _wide(rows: Callable[[], Iterator[tuple[str, Row]]], columns: Columns) -> Iterator[LoggedTrial]:
     roles = columns.roles
     arms = list(columns.wide[0].columns)
     shared, rep = _Shared(columns), _repetitions(roles.get("rep"))
@@ -269,7 +291,7 @@ def _wide(path: Path, columns: Columns, opened: frozenset[str], known: set[str])
     further = {arm: _Further(beside[arm]) for arm in arms}
     prompts = {arm: {"prompt": {"arm": arm}} for arm in arms}
     item = roles.get("item")
-    for number, (where, row) in enumerate(_rows(path, opened, known), start=1):
+    for number, (where, row) in enumerate(rows(), start=1):
         asked = text_of(row.get(roles["question"])) if "question" in roles else ""
         # A table that names no item has one a row.
         named = _named(row, item, where) if item is not None else "" if asked else str(number)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from whyprompt._rows import delimited_rows, is_file, json_rows, json_value
+from whyprompt._rows import decimal_commas, delimited_rows, is_file, json_rows, json_value
 from whyprompt.errors import DataError
 from whyprompt.trials.reading import heads
+from whyprompt.trials.reading.fields import missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,6 +60,14 @@ def rows_of(path: Path) -> Iterator[tuple[str, Row]]:
         yield from _json(path)
     else:
         yield from _delimited(path, heads.separator(head))
+
+
+def comma_columns(path: Path) -> frozenset[str]:
+    """Give the columns whose numbers have decimal commas; none where commas separate the columns."""
+    head = head_of(path)
+    if heads.container(head) != "delimited":
+        return frozenset()
+    return decimal_commas(path, heads.separator(head), missing)
 
 
 def _json(path: Path) -> Iterator[tuple[str, Row]]:
