@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fakeserver import FakeServer, toy_routes
+from fakeserver import FakeServer, toy_chat, toy_routes
 
 STUDIES = Path(__file__).parents[2] / "studies"
 
@@ -86,6 +86,77 @@ def test_a_budget_that_is_used_up_is_no_mistake_of_the_study(run, study, toy, tm
     assert "the budget is used up: " in err
     assert "trials are stored" in err
     assert "raise model.budget" in err
+
+
+def failing(found):
+    """The toy; what asks politely gets no answer while there is something in `found`."""
+
+    def answered(body):
+        if found and "Please" in json.dumps(body):
+            return found[0]
+        return toy_chat(body)
+
+    return FakeServer(toy_routes() | {("POST", "/v1/chat/completions"): answered})
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ((503, {}), "http 503 8"),
+        ((400, {"error": {"message": "no such thing"}}), "http 400 8"),
+        ((200, {"choices": []}), "not whole 8"),
+    ],
+)
+def test_a_run_that_leaves_trials_without_an_outcome_does_not_end_with_0(run, study, tmp_path, said, reason):
+    found = [said]
+    server = failing(found)
+    path, out = study(server.url, limits={"attempts": 1}), tmp_path / "runs"
+    code, text, err = run("run", path, "--out", out)
+    assert (code, "16 new" in text, "8 without an outcome." in text) == (1, True, True), err
+    last = err.strip().splitlines()[-2:]
+    assert last[0] == f"error: 8 of 16 trials have no outcome ({reason})"
+    assert "run again" in last[1]
+    code, text, _ = run("run", path, "--out", out, "--json")
+    assert (code, json.loads(text)["missing"]) == (1, {reason[:-2]: 8})
+    assert json.loads(text)["new_trials"] == 8
+    # What is there can be estimated from all the same; the same command goes on with the rest alone.
+    assert run("effect", path, "--out", out)[0] in {0, 2}
+    found.clear()
+    sent = len(server.asked)
+    code, text, err = run("run", path, "--out", out, "--json")
+    assert (code, json.loads(text)["missing"], json.loads(text)["new_trials"]) == (0, {}, 8)
+    assert len([a for a in server.asked[sent:] if b"Please" in a[2]]) == 8
+    server.close()
+
+
+def test_repetitions_are_told_of_the_items_that_have_them_all(run, study, tmp_path):
+    def answered(body):
+        return (400, {}) if "Please" in (text := json.dumps(body)) and "What is 1" in text else toy_chat(body)
+
+    server = FakeServer(toy_routes() | {("POST", "/v1/chat/completions"): answered})
+    code, out, _ = run("run", study(server.url), "--out", tmp_path / "runs")
+    assert code == 1
+    assert "string_match, direct: mean " in out
+    assert "string_match, polite (of 3 of 4 items): mean " in out
+    server.close()
+
+
+@pytest.mark.parametrize("finish", ["content_filter", "refusal"])
+def test_what_a_study_provides_for_is_no_failure(run, plan, tmp_path, finish):
+    def answered(body):
+        status, reply = toy_chat(body)
+        if "Please" in json.dumps(body):
+            reply["choices"][0]["finish_reason"] = finish
+        return status, reply
+
+    server = FakeServer(toy_routes() | {("POST", "/v1/chat/completions"): answered})
+    made = plan(server.url, n=3, model={"name": "toy"}, missing={"refusal": "missing"})
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(made.model_dump(mode="json", exclude_defaults=True)), encoding="utf-8")
+    code, out, err = run("run", path, "--out", tmp_path / "runs")
+    assert (code, "without an outcome" in out) == (0, False), err
+    assert "without an outcome are 0 of 3 trials of arm 'direct' and 3 of 3 of arm 'polite'" in err
+    server.close()
 
 
 def test_what_needs_a_local_model_says_so(run, study, toy, tmp_path):

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
-    from whyprompt.results import Check, Result
+    from whyprompt.results import Check, Estimate, Result
     from whyprompt.study import Study
     from whyprompt.trials.result import RunResult
 
@@ -55,7 +55,7 @@ def run(
     no_code: NoCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run what is missing of a study, and only that."""
+    """Run what is missing of a study, and only that. Exit code 0: every trial has its outcome."""
     from whyprompt._progress import show_progress
     from whyprompt.trials.run import dry_run, run_study, verify_study
 
@@ -103,6 +103,7 @@ def run(
     content = {
         "trials": result.trials,
         "new_trials": result.new_trials,
+        "missing": dict(result.missing),
         "store": str(result.store),
         "study_fingerprint": result.study,
         "model_fingerprint": result.model,
@@ -117,8 +118,8 @@ def run(
         content |= {"flicker": {arm: {"items": n, "vary": v} for arm, (n, v) in flickering.items()}}
     lines = [result.sentence]
     lines += [
-        f"  {outcome}, {v.label}: mean {v['mean']:.4f}; variance over repetitions of an item "
-        f"{v['sd_repeats'] ** 2:.4f}, between items {v['sd_items'] ** 2:.4f}; the mean moves by "
+        f"  {outcome}, {v.label}{_of(v, result.items)}: mean {v['mean']:.4f}; variance over repetitions of an"
+        f" item {v['sd_repeats'] ** 2:.4f}, between items {v['sd_items'] ** 2:.4f}; the mean moves by "
         f"{v['sd_rep_means']:.4f} (standard deviation over {counted(len(v['rep_means']), 'repetition')})"
         for outcome, found in spread.items()
         for v in found.parts
@@ -133,6 +134,18 @@ def run(
         for arm, (n, vary) in flickering.items()
     ]
     put(content, "\n".join(lines), as_json=as_json)
+    if result.missing:
+        # A script goes no further without being told; what is there is kept, and can be estimated from.
+        lack, why = sum(result.missing.values()), ", ".join(f"{r} {n}" for r, n in result.missing.items())
+        raise WhypromptError(
+            f"{lack} of {counted(result.trials, 'trial')} have no outcome ({why})",
+            hint="run again: what is stored is kept, and what got no reply is asked for again",
+        )
+
+
+def _of(row: Estimate, items: int) -> str:
+    """Say how many items a row is of, where that is not all."""
+    return f" (of {row['n_items']} of {counted(items, 'item')})" if row["n_items"] < items else ""
 
 
 def _at_most(count: RunResult) -> str:
@@ -208,17 +221,18 @@ def _verified(found: Check, *, as_json: bool) -> None:
 
 
 def _spread_over_reps(plan: Study, folder: Path) -> dict[str, Result]:
-    """Give every outcome's variance over repetitions."""
+    """Give every outcome's variance over repetitions, by arm, of items that have it in all of them."""
     from whyprompt.effects.checks.repeats import repeat_variance
     from whyprompt.trials.run import load_trials
 
-    frame = load_trials(plan, folder)
-    if frame["item_id"].nunique() < 2:
-        return {}
-    return {
-        o.name: repeat_variance(frame, unit="item_id", outcome=o.name, treatment="arm", rep="rep")
-        for o in plan.outcomes
-    }
+    frame, found = load_trials(plan, folder), {}
+    for o in plan.outcomes:
+        there = frame[frame[o.name].notna()]
+        whole = there[there.groupby(["arm", "item_id"])["rep"].transform("size") == plan.reps]
+        rows = whole[whole.groupby("arm")["item_id"].transform("nunique") >= 2]
+        if len(rows):
+            found[o.name] = repeat_variance(rows, unit="item_id", outcome=o.name, treatment="arm", rep="rep")
+    return found
 
 
 _OUTCOMES: dict[str, dict[str, Any]] = {"log_prob": {}, "prob": {}, "margin": {}, "first_token": {}}

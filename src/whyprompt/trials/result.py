@@ -38,6 +38,8 @@ class RunResult(Shown):
         Those that this run computed: none in a dry run.
     model : str or None
         Its fingerprint; None of a dry run, as the store is.
+    missing : mapping of str to int
+        Trials without an outcome by reason, but for those that the study's `missing` provides for.
     store : Path or None
         The SQLite file.
     notices : tuple of str
@@ -58,6 +60,7 @@ class RunResult(Shown):
     arms: Mapping[str, int]
     completion_tokens: int = 0
     new_trials: int = 0
+    missing: Mapping[str, int] = field(default_factory=dict)
     model: str | None = None
     store: Path | None = None
     notices: tuple[str, ...] = ()
@@ -74,7 +77,9 @@ class RunResult(Shown):
             return "{} of {}, {}.".format(*said)
         kept = self.trials - self.new_trials
         head = f"{counted(self.trials, 'trial')} in {self.store}: {self.new_trials} new"
-        return f"{head} in {self.seconds:.1f} s, {kept} kept."
+        lack = sum(self.missing.values())
+        left = f"; {lack} without an outcome" if lack else ""
+        return f"{head} in {self.seconds:.1f} s, {kept} kept{left}."
 
     def _cells(self) -> tuple[list[str], list[list[str]]]:
         return ["arm", "tokens"], [[arm, f"{tokens:,}"] for arm, tokens in self.arms.items()]

@@ -35,7 +35,7 @@ from whyprompt.trials.plan import Trial, TrialPlan, make_plan, study_fingerprint
 from whyprompt.trials.prompts import trial_seed
 from whyprompt.trials.result import Progress, RunResult, now, silent
 from whyprompt.trials.store import TrialStore
-from whyprompt.trials.told import told
+from whyprompt.trials.told import told, unanswered
 from whyprompt.trials.writing import PARTS, write
 
 if TYPE_CHECKING:
@@ -155,11 +155,13 @@ def run_study(
         seconds = time.perf_counter() - begun
         save_manifest(folder, plan, facts, started_at=started, text=text, notices=notices, new_trials=new)
         store.check_there()
-        notices = [*notices, *told(study, store.frame(plan.fingerprint, lm.fingerprint)), *bench.spent()]
+        table = store.frame(plan.fingerprint, lm.fingerprint)
+        notices = [*notices, *told(study, table), *bench.spent()]
     return replace(
         _taken(plan, lm.codec),
         model=lm.fingerprint,
         new_trials=new,
+        missing=unanswered(study, table),
         store=path,
         notices=tuple(notices),
         seconds=seconds,

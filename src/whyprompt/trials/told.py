@@ -10,7 +10,7 @@ from whyprompt._words import counted
 from whyprompt.effects.checks.agreement import agreement
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.study import ChainOfThoughtArm
-from whyprompt.trials.endpoints.plan import OVERFLOW
+from whyprompt.trials.endpoints.plan import OVERFLOW, without_overflow
 from whyprompt.trials.outcomes.judge import UNREAD
 from whyprompt.trials.store import EXTRACTED
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from whyprompt.study import Study
+
+# A study says what is made of these: they stay without an outcome, however often it is run.
+_PROVIDED_FOR = (OVERFLOW, "filtered", "refusal")
 
 
 def asked_only(study: Study, arms: Iterable[str] | None = None) -> list[str]:
@@ -52,6 +55,26 @@ def asked_only(study: Study, arms: Iterable[str] | None = None) -> list[str]:
 def told(study: Study, frame: pd.DataFrame) -> list[str]:
     """Give all that is to be said of a study's answers, a line each."""
     return [*asked_only(study), *_missing(study, frame), *lacking(study, frame), *judged(study, frame)]
+
+
+def unanswered(study: Study, frame: pd.DataFrame) -> dict[str, int]:
+    """Count by reason the trials without an outcome, but for those that the study's `missing` provides for.
+
+    Parameters
+    ----------
+    study : Study
+    frame : pandas.DataFrame
+        Its trial table.
+
+    Returns
+    -------
+    dict
+        The most frequent reason first; empty where every trial has what it is to have.
+    """
+    if "error" not in frame.columns:
+        return {}
+    why = without_overflow(study, frame)["error"].dropna()
+    return {str(reason): int(n) for reason, n in why[~why.isin(_PROVIDED_FOR)].value_counts().items()}
 
 
 def _missing(study: Study, frame: pd.DataFrame) -> list[str]:

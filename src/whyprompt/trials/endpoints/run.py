@@ -34,7 +34,7 @@ from whyprompt.trials.manifest import save_manifest
 from whyprompt.trials.plan import make_plan
 from whyprompt.trials.result import RunResult, now
 from whyprompt.trials.store import TrialStore
-from whyprompt.trials.told import told
+from whyprompt.trials.told import told, unanswered
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -224,6 +224,7 @@ async def _run(
         items=len(pool.items),
         arms=count.by_arm,
         new_trials=sender.new,
+        missing=unanswered(study, table),
         model=model,
         store=store.path,
         notices=tuple(notices),
