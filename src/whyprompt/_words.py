@@ -83,6 +83,22 @@ def counted(n: int, noun: str, plural: str | None = None) -> str:
     return f"{n} {noun if n == 1 else plural or noun + 's'}"
 
 
+def listed(words: Iterable[str], *, joint: str = "and", most: int | None = None) -> str:
+    """Join words as a sentence does; of more than `most` of them as many less one, and how many are left.
+
+    Examples
+    --------
+    >>> listed(["a", "b", "c"]), listed("ab", joint="or"), listed("a")
+    ('a, b and c', 'a or b', 'a')
+    >>> listed("abcde", most=4), listed("abcd", most=4)
+    ('a, b, c and 2 more', 'a, b, c and d')
+    """
+    shown = list(words)
+    if most is not None and len(shown) > most:
+        shown[most - 1 :] = [f"{len(shown) - most + 1} more"]
+    return f" {joint} ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Give the closest of the names there are as the end of a sentence, "" where none is close.
 

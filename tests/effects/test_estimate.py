@@ -259,6 +259,10 @@ def test_a_balanced_estimate_is_an_effect_under_its_condition():
     result = arm_effect(drawn(n=2000), method="ipw", estimand="ate")
     assert result.sentence.startswith("Under '1' instead of '0', 'y' changes by")
     assert "if hard and size are all that affects both the choice of arm and the outcome" in result.sentence
+    wide = drawn(n=2000).assign(**{f"x{k}": np.random.default_rng(k).normal(size=2000) for k in range(58)})
+    many = arm_effect(wide, confounders=["hard", *(f"x{k}" for k in range(58))], method="ipw", estimand="ate")
+    assert "if hard, x0, x1, x2, x3, x4, x5, x6, x7, x8, x9 and 48 more are all that" in many.sentence
+    assert len(many.confounders) == 59
     lot = drawn(n=2000).assign(arm=np.random.default_rng(7).integers(0, 2, 2000))
     drawn_arm = arm_effect(lot, method="ipw", estimand="ate", design="randomized")
     assert "since the arms were randomised" in drawn_arm.sentence

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from whyprompt._words import listed
 from whyprompt.graph.model import CausalGraph
 from whyprompt.trials.logs.arms import LABELS
 from whyprompt.trials.logs.differences import NAMES, Difference, find_differences, shown, texts
@@ -69,15 +70,6 @@ def named(d: Difference, arms: Sequence[str]) -> str:
     """Name a difference with its values: "model (eval.model: 'm-1' under 'a', 'm-2' under 'b')"."""
     sides = ", ".join(f"{shown(d.of(arm))} under {arm!r}" for arm in arms)
     return f"{d.name} ({d.path}: {sides})"
-
-
-def listed(words: Sequence[str]) -> str:
-    """Join words as a sentence does.
-
-    >>> listed(["a", "b", "c"])
-    'a, b and c'
-    """
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def one_treatment(beside: Sequence[Difference], arms: Sequence[str], arm: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from whyprompt._words import listed
 from whyprompt.answers.beyond import Beyond, flip, flip_table, flips_of, learn_directions, written_outcome
 from whyprompt.answers.chains import compute_chains, lack_chains, read_chains, text_study
 from whyprompt.answers.pairs import chosen_items, study_pairs
@@ -208,7 +209,7 @@ class StudyMediation(AroundResult):
     @property
     def tasks(self) -> str:
         """The task families swept, in words; of others nothing is said."""
-        return _listed(self.item_tasks)
+        return listed(dict.fromkeys(self.item_tasks.values()))
 
     def summary(self, *, top: int = 8) -> str:
         """Return the answer as text for a terminal.
@@ -243,11 +244,6 @@ class StudyMediation(AroundResult):
             said = (self.texts.set, self.texts.measured, self.texts.beside)
             blocks += [*(one.sentence for one in said if one is not None), *self.texts.notes]
         return "\n\n".join(blocks)
-
-
-def _listed(item_tasks: dict[str, str]) -> str:
-    names = list(dict.fromkeys(item_tasks.values()))
-    return " and ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), names[-1]])
 
 
 _PS = ("p_value", "p_adjusted", "q_value")
@@ -552,7 +548,7 @@ def _gather(saved: Saved, kept: Kept, beyond: Beyond) -> StudyMediation:
         texts=None if chains is None else text_study(saved, chains),
         sentence=(
             f"{main.contrast.treated!r} against {main.contrast.control!r}, on items of "
-            f"{_listed(saved.item_tasks)}: {main.inference.sentence}"
+            f"{listed(dict.fromkeys(saved.item_tasks.values()))}: {main.inference.sentence}"
         ),
     )
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from whyprompt._words import counted, format_number, p_words, percent
-from whyprompt.answers.apart import listed
+from whyprompt._words import counted, format_number, listed, p_words, percent
 from whyprompt.effects.checks.repeats import repeat_variance
 from whyprompt.effects.flips import item_flips, predicted
 from whyprompt.effects.measures import is_binary

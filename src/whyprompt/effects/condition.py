@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from whyprompt._words import listed
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # An `EffectResult`, whose first sentence has it: to import it here would close a circle.
 _Effect = Any
+# Columns that a sentence names; results have them all.
+_NAMED = 12
 
 
 def condition(result: _Effect) -> str:
@@ -33,6 +37,16 @@ def condition(result: _Effect) -> str:
         return ", if nothing else changed on that date and what came before would have gone on"
     known = f" but {_listed(result.confounders, 'confounders adjusted for')}" if result.confounders else ""
     return f", if nothing{known} affects both the choice of prompt and the outcome"
+
+
+def all_there_is(confounders: Sequence[str]) -> str:
+    """Say on what an effect rests that was adjusted for; of many columns the first are named.
+
+    >>> all_there_is(["length"])
+    'if length is all that affects both the choice of arm and the outcome'
+    """
+    named, are = listed(confounders, most=_NAMED), "is" if len(confounders) == 1 else "are"
+    return f"if {named} {are} all that affects both the choice of arm and the outcome"
 
 
 def _listed(names: Sequence[str], what: str) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from whyprompt._summary import balance_text, figures, measure_lines, parts_table
-from whyprompt._words import counted, format_number, p_words, percent
+from whyprompt._words import counted, format_number, listed, p_words, percent
+from whyprompt.effects.condition import all_there_is
 from whyprompt.effects.headline import estimand_words, headline, method_words
 from whyprompt.effects.paired_items import item_states
 from whyprompt.effects.power import detectable_effect, items_needed
@@ -417,8 +418,7 @@ def effect_sentence(
         if design == "randomized"
         else "if the graph is right that nothing confounds the two"
         if design == "graph"
-        else f"if {_listed(confounders)} {'is' if len(confounders) == 1 else 'are'} all that affects both"
-        " the choice of arm and the outcome"
+        else all_there_is(confounders)
     )
     dropped = (
         f" It speaks for the rows that {'are left' if trimmed else 'found a counterpart'}: {numbers}."
@@ -443,16 +443,16 @@ def _what_may_not_be_claimed(
         worst = sorted(
             unbalanced, key=lambda r: math.inf if r.smd_after is None else abs(r.smd_after), reverse=True
         )
-        shown = _listed(
-            [
+        shown = listed(
+            (
                 r.covariate
                 if r.smd_after is None
                 else f"{r.covariate} (standardised difference {format_number(r.smd_after, digits=2)})"
-                for r in worst[:4]
-            ]
+                for r in worst
+            ),
+            most=5,
         )
-        more = f" and {len(worst) - 4} more" if len(worst) > 4 else ""
-        parts.append(f"The arms still differ in {shown}{more}")
+        parts.append(f"The arms still differ in {shown}")
     parts.extend(
         a.detail[:1].upper() + a.detail[1:].rstrip(".")
         for a in failed
@@ -475,10 +475,3 @@ def _what_may_not_be_claimed(
         f"{claim} Running both arms on the same items or randomising would settle it; a caliper, another"
         " method (overlap weights, entropy balancing) or a narrower population may restore balance."
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    items = list(names)
-    if len(items) < 2:
-        return "".join(items)
-    return ", ".join(items[:-1]) + " and " + items[-1]

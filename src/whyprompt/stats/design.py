@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._words import listed
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.stats.order import distinct
 
@@ -146,22 +147,17 @@ def _levels(
     if unknown:
         raise DataError(
             f"column {name!r} has the level {unknown[0]!r}, which the recorded coding does not know",
-            hint=f"the recorded levels are {_listed(order)}",
+            hint=f"the recorded levels are {listed(order, most=_SHOWN)}",
         )
     if reference is not None:
         if reference not in place:
             raise DataError(
                 f"the reference level {reference!r} does not occur in column {name!r}",
-                hint=f"its levels are {_listed(order)}",
+                hint=f"its levels are {listed(order, most=_SHOWN)}",
             )
         order = [reference, *(level for level in order if level != reference)]
         place = {level: k for k, level in enumerate(order)}
     return tuple(order), np.array([place[level] for level in found], dtype=np.int64)[code]
-
-
-def _listed(levels: Sequence[str]) -> str:
-    more = [f"and {len(levels) - _SHOWN} more"] if len(levels) > _SHOWN else []
-    return ", ".join([*levels[:_SHOWN], *more])
 
 
 def moments(X: Floats) -> tuple[Floats, Floats]:

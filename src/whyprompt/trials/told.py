@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from whyprompt._words import counted
+from whyprompt._words import counted, listed
 from whyprompt.effects.checks.agreement import agreement
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.study import ChainOfThoughtArm
@@ -91,8 +91,7 @@ def _missing(study: Study, frame: pd.DataFrame) -> list[str]:
         reasons = ", ".join(f"{reason} {n}" for reason, n in why.items())
         of = f"{int(why.sum())} of {counted(len(rows), 'trial') if not k else len(rows)} of arm {arm!r}"
         counts.append(f"{of} ({reasons})" if reasons else of)
-    listed = " and ".join([", ".join(counts[:-1]), counts[-1]] if counts[1:] else counts)
-    return [f"without an outcome are {listed}: the next run asks again for what got no reply"]
+    return [f"without an outcome are {listed(counts)}: the next run asks again for what got no reply"]
 
 
 def lacking(
@@ -199,4 +198,4 @@ def _counted(found: dict[str, pd.Series], begin: str, what: str, end: str) -> li
         f"{int(one.sum())} of {len(one)}{f' {what}' * (not k)} of arm {arm!r}"
         for k, (arm, one) in enumerate(found.items())
     ]
-    return [f"{begin} {' and '.join([', '.join(counts[:-1]), counts[-1]] if counts[1:] else counts)}{end}"]
+    return [f"{begin} {listed(counts)}{end}"]

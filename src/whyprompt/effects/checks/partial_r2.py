@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt._words import format_number
+from whyprompt._words import format_number, listed
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.results import Check, Estimate
 from whyprompt.stats.influence import clean_arrays, with_intercept
@@ -294,8 +294,7 @@ def strength_words(times: Sequence[float]) -> str:
     shown = [f"{k:g}" for k in sorted(times)]
     if shown == ["1"]:
         return "as strong as"
-    listed = " or ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
-    return f"{listed} times as strong as"
+    return f"{listed(shown, joint='or')} times as strong as"
 
 
 def _groups(

@@ -13,6 +13,7 @@ from whyprompt._progress import steps
 from whyprompt._summary import figures, grid, measure_lines, reach
 from whyprompt._words import counted, format_number, percent
 from whyprompt.effects.checks.rerun import effect_options, estimate_or_why, of_effect
+from whyprompt.effects.condition import all_there_is
 from whyprompt.effects.estimate import MOVED, estimated
 from whyprompt.effects.gaps.chained import impute
 from whyprompt.effects.gaps.pooling import in_words, rubin
@@ -440,8 +441,7 @@ def _sentence(found: ImputedEffect) -> str:
     else:
         start = (
             f"Under {arms}, {found.outcome!r} changes by {estimate} ({interval}),"
-            f" {_whose(found.results)}, by {method_words(found.method)}, if {', '.join(first.confounders)}"
-            " are all that affects both the choice of arm and the outcome."
+            f" {_whose(found.results)}, by {method_words(found.method)}, {all_there_is(first.confounders)}."
         )
     gaps = ", ".join(f"{name!r} ({n})" for name, n in made.n_missing.items())
     start += (

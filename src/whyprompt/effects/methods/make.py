@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from whyprompt._arguments import MOST_DRAWS, at_least, seed
+from whyprompt._words import listed
 from whyprompt.effects.checks.balance import check_denominator
 from whyprompt.effects.methods.aipw import AIPW
 from whyprompt.effects.methods.cem import CEM
@@ -173,8 +174,9 @@ def _foreign(name: str, value: object, method: str) -> EstimationError:
     if name == "distance" and value == "mahalanobis":
         spoken = "the Mahalanobis distance has"
         having = [other for other, kind in _KINDS.items() if issubclass(kind, Pairing)]
-    use = " or ".join(filter(None, [", ".join(having[:-1]), having[-1]]))
-    return EstimationError(f"{spoken} no meaning for method {method!r}", hint=f"use {use}")
+    return EstimationError(
+        f"{spoken} no meaning for method {method!r}", hint=f"use {listed(having, joint='or')}"
+    )
 
 
 def settle_plan(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from whyprompt._words import counted
+from whyprompt._words import counted, listed
 from whyprompt.trials.logs.arms import FILE
 from whyprompt.trials.logs.differences import difference_words, find_differences
 from whyprompt.trials.logs.gather import differing
@@ -72,7 +72,7 @@ def _what(made: ReadTrials, arms: Arms) -> str:
     kind = kind[:1].upper() + kind[1:] if "table" in kind else f"{kind} {'log' if n == 1 else 'logs'}"
     where = "the file" if arms.path == FILE else arms.path
     words = [
-        f"{kind}, {counted(len(made.arms), 'arm')}: {_listed(made.arms)} ({where})",
+        f"{kind}, {counted(len(made.arms), 'arm')}: {listed(map(repr, made.arms), most=6)} ({where})",
         f"scorer {made.scorer!r}",
         *(f"model {one}" for one in _only(made, "model")),
         *(
@@ -89,13 +89,6 @@ def _only(made: ReadTrials, column: str) -> list[str]:
         return []
     values = made.frame[column].dropna().unique()
     return [str(values[0])] if len(values) == 1 else []
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = [repr(name) for name in names[:6]]
-    if len(names) > 6:
-        shown[-1] = f"{len(names) - 5} more"
-    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
 def _items(made: ReadTrials) -> str:
