@@ -81,6 +81,9 @@ class PriceSettings(Strict):
     input: Annotated[float, Field(ge=0)]
     output: Annotated[float, Field(ge=0)]
     cached_input: Annotated[float, Field(ge=0)] | None = None
+    batch: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="What a batch costs of it, such as 0.5. Unset: as much."
+    )
     currency: str = "USD"
     per: Annotated[int, Field(ge=1)] = 1_000_000
 
@@ -206,3 +209,8 @@ class MissingSettings(Strict):
         default="refuse_plan", description="drop_item: an item with a prompt too long leaves every arm."
     )
     error: Literal["missing", "stop"] = "missing"
+    batch: Literal["missing", "alone"] = Field(
+        default="missing",
+        description="What a batch leaves out has no outcome until the next run sends it as a batch again;"
+        " alone: it is asked for singly, at the full price.",
+    )

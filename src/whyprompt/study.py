@@ -314,6 +314,16 @@ def _endpoint(study: Study) -> Iterator[Problem]:
             yield (key,), "has no meaning on a local model, which answers every trial: leave it out"
     if local:
         return
+    assert isinstance(study.model, EndpointSettings)
+    if study.missing.batch == "alone":
+        price, limited = study.model.price, study.model.budget.money is not None
+        if not study.model.batch:
+            yield ("missing", "batch"), "is of batches, and model.batch is not set: leave it out"
+        elif limited and price is not None and price.batch is None:
+            yield (
+                ("model", "price"),
+                "what a batch leaves out is asked for at the full price, and a budget needs both: batch: 0.5",
+            )
     if "question_perplexity" in study.covariates:
         yield ("covariates",), "question_perplexity is not measured on an endpoint: leave it out"
     if study.mediation is not None:

@@ -8,7 +8,7 @@ import re
 import pytest
 from fakeserver import MODELS, FakeServer, toy_chat
 
-from whyprompt import load_trials, run_study
+from whyprompt import dry_run, load_trials, run_study
 from whyprompt._endpoint_settings import EndpointSettings
 from whyprompt.errors import ModelError, WhypromptError
 from whyprompt.trials.endpoints.ledger import Spent
@@ -18,8 +18,9 @@ from whyprompt.trials.endpoints.purse import Purse
 class Batches:
     """The files and batches of one provider; `polls` are answered before a batch is done."""
 
-    def __init__(self, *, polls=1, odd=None, state="completed"):
+    def __init__(self, *, polls=1, odd=None, status=500, state="completed"):
         self.files, self.batches, self.polls, self.odd, self.state = {}, {}, polls, odd, state
+        self.status = status
         self.server = FakeServer(
             MODELS
             | {
@@ -66,7 +67,10 @@ class Batches:
             assert (row["method"], row["url"]) == ("POST", batch["endpoint"])
             answer = {"status_code": 200, "body": toy_chat(row["body"])[1]}
             if self.odd and self.odd(row):
-                answer = {"status_code": 500, "body": {"error": {"message": "odd"}}}
+                if self.status is None:
+                    continue
+                code = "content_filter" if self.status == 400 else "odd"
+                answer = {"status_code": self.status, "body": {"error": {"message": "odd", "code": code}}}
             rows.append({"custom_id": row["custom_id"], "response": answer, "error": None})
         # In no order, as the documentation says.
         lines = [*map(json.dumps, reversed(rows)), "", '{"custom_id": ', '{"custom_id": 1, "response": []}']
@@ -121,12 +125,61 @@ def test_more_than_a_batch_takes_is_several(provider, plan, tmp_path, monkeypatc
 
 
 @pytest.mark.usefixtures("known")
-def test_what_a_batch_leaves_out_is_asked_for_alone(provider, plan, tmp_path):
-    one = provider(odd=lambda row: "What is 1 plus" in json.dumps(row))
+@pytest.mark.parametrize(
+    ("status", "reason"), [(500, "http 500"), (400, "filtered"), (None, "not in the batch")]
+)
+def test_what_a_batch_leaves_out_is_in_the_next_runs(provider, plan, tmp_path, status, reason):
+    """And never asked for at another price than the study says."""
+    one = provider(odd=lambda row: "What is 1 plus" in json.dumps(row), status=status)
     study = plan(one.server.url, n=3, model=MODEL)
-    run_study(study, tmp_path)
+    result = run_study(study, tmp_path)
+    assert not [a for a in one.server.asked if a[1].endswith("completions")]
+    assert load_trials(study, tmp_path)["error"].dropna().tolist() == [reason] * 2
+    # What is filtered stays so: the study provides for it.
+    assert result.missing == ({} if reason == "filtered" else {reason: 2})
+    one.odd = None
+    result = run_study(study, tmp_path)
+    assert (result.missing, result.new_trials, len(one.batches)) == ({}, 2, 2)
+    assert len(one.files[one.batches["batch1"]["input_file_id"]].splitlines()) == 2
+    assert load_trials(study, tmp_path)["string_match"].notna().all()
+
+
+@pytest.mark.usefixtures("known")
+def test_what_a_batch_leaves_out_is_asked_for_alone_where_the_study_says_so(provider, plan, tmp_path):
+    """Two tokens each at 1, by batch at 0.5: 4 by batch, 2 alone."""
+    one = provider(odd=lambda row: "What is 1 plus" in json.dumps(row))
+    price = {"price": {"input": 0, "output": 0.5, "per": 1, "batch": 0.5}}
+    alone = {"missing": {"batch": "alone"}}
+    study = plan(one.server.url, n=3, model=MODEL | price | {"budget": {"money": 4}}, **alone)
+    result = run_study(study, tmp_path)
     assert load_trials(study, tmp_path)["string_match"].notna().all()
     assert len([a for a in one.server.asked if a[1].endswith("completions")]) == 2
+    assert result.paid["money"] == 4 * 0.5 + 2 * 1.0
+    # A budget that has room for one of the two.
+    study = plan(one.server.url, n=3, model=MODEL | price | {"budget": {"money": 3.5}}, **alone)
+    with pytest.raises(WhypromptError, match="5 of 6 trials are stored, 1 are left"):
+        run_study(study, tmp_path / "less")
+
+
+def test_the_price_of_what_a_batch_leaves_out_is_asked_for(provider, plan):
+    url = provider().server.url
+    price = {"price": {"input": 0, "output": 0.5, "per": 1}, "budget": {"money": 4}}
+    with pytest.raises(ValueError, match=r"a budget needs both: batch: 0\.5"):
+        plan(url, model=MODEL | price, missing={"batch": "alone"})
+    with pytest.raises(ValueError, match=r"model\.batch is not set"):
+        plan(url, model={"name": "toy"}, missing={"batch": "alone"})
+
+
+@pytest.mark.usefixtures("known")
+@pytest.mark.parametrize(("left_out", "share"), [("missing", 0.5), ("alone", 1.0)])
+def test_a_dry_run_counts_what_batches_cost_at_most(provider, plan, left_out, share):
+    price = {"price": {"input": 0, "output": 0.5, "per": 1, "batch": 0.5}}
+    study = plan(provider().server.url, n=3, model=MODEL | price, missing={"batch": left_out})
+    found = dry_run(study)
+    assert found.paid["money"] == share * 6 * 2 * 0.5
+    assert (
+        len([n for n in found.notices if "what one leaves out" in n or "what a batch leaves out" in n]) == 1
+    )
 
 
 @pytest.mark.usefixtures("known")
@@ -170,7 +223,7 @@ def test_what_answers_without_batches_is_not_waited_for(provider, plan, tmp_path
 
 @pytest.mark.usefixtures("known")
 def test_a_batch_is_judged_once_and_counted_once(provider, plan, tmp_path, monkeypatch):
-    """Of a run that ended while it waited, too; what the batch left out is within the budget."""
+    """Of a run that ended while it waited, too; what the batch left out alone is within the budget."""
     (tmp_path / "counting.py").write_text(
         "seen = []\ndef call(prompt):\n    seen.append(prompt)\n    return 'yes'\n"
     )
@@ -184,7 +237,8 @@ def test_a_batch_is_judged_once_and_counted_once(provider, plan, tmp_path, monke
     study = plan(
         one.server.url,
         n=3,
-        model=MODEL | {"price": {"input": 0, "output": 0.5, "per": 1}, "budget": {"money": 6}},
+        model=MODEL | {"price": {"input": 0, "output": 0.5, "per": 1, "batch": 1}, "budget": {"money": 6}},
+        missing={"batch": "alone"},
         outcomes=[{"name": "good", "judge": judge}],
         effect={"outcome": "good"},
     )

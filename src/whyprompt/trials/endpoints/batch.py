@@ -1,7 +1,8 @@
 """Requests as batches (OpenAI's ``/v1/files`` and ``/v1/batches``): slower, and for less money.
 
 A batch is written down before it is waited for: a run that ends meanwhile goes on waiting for the same one.
-What comes back goes where every reply goes; what a batch leaves out is asked for alone afterwards.
+What comes back goes where every reply goes; what a batch leaves out is in the next run's, or, where the study
+says so, asked for alone at once.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
-from whyprompt.errors import ModelError, WhypromptError
-from whyprompt.trials.endpoints.client import NO_BATCHES
+from whyprompt.errors import ModelError
+from whyprompt.trials.endpoints.client import NO_BATCHES, FailedError
+from whyprompt.trials.endpoints.purse import OutOfBudgetError
+from whyprompt.trials.endpoints.refusals import reason_in
 from whyprompt.trials.endpoints.wire import Reply, dict_of
 from whyprompt.trials.result import now
 
@@ -47,7 +50,35 @@ class Collector:
         return known
 
 
-async def send_batches(client: Client, requests: Sequence[Request], told: Callable[[str], None]) -> None:
+class Settled:
+    """Stands in for a client once all batches are back: gives what they brought, and sends nothing alone.
+
+    Parameters
+    ----------
+    client : Client
+    unsent : set of str
+        Requests that went into no batch, since the budget allows no more.
+    """
+
+    def __init__(self, client: Client, unsent: set[str]) -> None:
+        self.ledger = client.ledger
+        self._client, self._unsent = client, unsent
+
+    async def ask(self, request: Request) -> Reply:
+        """Give a stored reply, or say why there is none."""
+        known = self.ledger.find(request.hash)
+        if known is not None:
+            return known
+        if request.hash in self._unsent:
+            raise OutOfBudgetError(
+                f"the budget is used up: {self._client.purse.said()}, and no further request fits",
+                hint="raise model.budget and run again: it goes on",
+            )
+        why = self.ledger.last(request.hash) or "not in the batch"
+        raise FailedError(why, f"the batch left it out: {why}")
+
+
+async def send_batches(client: Client, requests: Sequence[Request], told: Callable[[str], None]) -> set[str]:
     """Send requests as batches, one for each path, and keep their replies.
 
     Parameters
@@ -58,21 +89,21 @@ async def send_batches(client: Client, requests: Sequence[Request], told: Callab
     told : callable
         Given what is waited for.
 
+    Returns
+    -------
+    set of str
+        The hashes of those that the budget has no room for.
+
     Raises
     ------
-    WhypromptError
-        If not one of the requests is within the budget, or the endpoint takes no batches.
+    ModelError
+        If the endpoint takes no batches, or not this one.
     """
     by_hash = {r.hash: r for r in requests}
     # Those of a run that ended while it waited come first.
     waiting = [(one, hashes) for one, hashes in client.ledger.batches() if set(hashes) & set(by_hash)]
     under_way = {h for _, hashes in waiting for h in hashes}
     fresh = client.purse.affordable([r for r in requests if r.hash not in under_way])
-    if not fresh and not waiting:
-        raise WhypromptError(
-            f"the budget is used up: {client.purse.said()}, and no further request fits",
-            hint="raise model.budget and run again: it goes on",
-        )
     for path in dict.fromkeys(r.path for r in fresh):
         for part in _files([r for r in fresh if r.path == path]):
             batch = await _submit(client, path, part)
@@ -80,6 +111,7 @@ async def send_batches(client: Client, requests: Sequence[Request], told: Callab
     for batch, _ in waiting:
         await _collect(client, batch, by_hash, told)
     client.purse.recount(client.ledger.spent())
+    return set(by_hash) - under_way - {r.hash for r in fresh}
 
 
 def _files(requests: Sequence[Request]) -> Iterator[dict[str, tuple[Request, bytes]]]:
@@ -109,7 +141,7 @@ async def _submit(client: Client, path: str, requests: dict[str, tuple[Request, 
     named = _id(file, "files")
     # Written down before: what may have been begun is never begun again in silence.
     for request, _ in requests.values():
-        money, tokens = client.purse.most(request)
+        money, tokens = client.purse.most(request, batch=True)
         n = client.ledger.attempts(request.hash) + 1
         client.ledger.begin(request.hash, n, now(), cost=money, tokens=tokens)
     body = {"input_file_id": named, "endpoint": f"/v1/{path}", "completion_window": "24h"}
@@ -163,7 +195,7 @@ def _row(line: str) -> dict[str, Any]:
 
 
 def _keep(client: Client, row: dict[str, Any], by_hash: dict[str, Request], state: dict[str, Any]) -> None:
-    """Keep one line of a batch's results; one that failed is asked for alone afterwards."""
+    """Keep one line of a batch's results, or why it has no reply."""
     key = str(row.get("custom_id"))
     request, response = by_hash.get(key), dict_of(row.get("response"))
     if request is None or client.ledger.find(key) is not None:
@@ -180,7 +212,9 @@ def _keep(client: Client, row: dict[str, Any], by_hash: dict[str, Request], stat
         attempts=n,
     )
     if response.get("status_code") != 200 or not reply.whole:
-        client.ledger.fail(key, n, f"batch {response.get('status_code') or 'error'}")
+        status = response.get("status_code")
+        why = "no completion" if status == 200 else reason_in(response.get("body"), status)
+        client.ledger.fail(key, n, why)
         return
-    cost, tokens = client.purse.charge(request, reply.answer)
+    cost, tokens = client.purse.charge(request, reply.answer, batch=True)
     client.ledger.keep(request, reply, n, cost=cost, tokens=tokens)

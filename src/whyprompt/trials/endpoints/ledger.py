@@ -111,6 +111,12 @@ class Ledger:
         found: int = self._rows(query, self._account + request_hash)[0][0]
         return found
 
+    def last(self, request_hash: str) -> str | None:
+        """Give how the last attempt at a request ended; None where it is not known, or there was none."""
+        query = "SELECT outcome FROM attempt WHERE request_hash = ? ORDER BY n DESC LIMIT 1"
+        rows = self._rows(query, self._account + request_hash)
+        return rows[0][0] if rows else None
+
     def begin(self, request_hash: str, n: int, sent_at: str, *, cost: float, tokens: int) -> None:
         """Write down an attempt that is about to be made, with what it can cost at most."""
         with self._changing() as db:

@@ -51,20 +51,23 @@ class Purse:
         """Of the price."""
         return "" if self._price is None else self._price.currency
 
-    def price(self, prompt: int, completion: int, cached: int = 0) -> float | None:
-        """Price some tokens; None where no price is known."""
+    def price(self, prompt: int, completion: int, cached: int = 0, *, batch: bool = False) -> float | None:
+        """Price some tokens, sent alone or in a batch; None where no price is known."""
         if (price := self._price) is None:
             return None
         cached_price = price.input if price.cached_input is None else price.cached_input
         total = (prompt - cached) * price.input + cached * cached_price + completion * price.output
-        return total / price.per
+        share = 1.0 if price.batch is None or not batch else price.batch
+        return share * total / price.per
 
-    def most(self, request: Request) -> tuple[float, int]:
+    def most(self, request: Request, *, batch: bool = False) -> tuple[float, int]:
         """Give what a request costs at most: money and tokens."""
         prompt, completion = request.prompt_tokens + self._beyond[0], request.most_tokens + self._beyond[1]
-        return self.price(prompt, completion) or 0.0, prompt + completion
+        return self.price(prompt, completion, batch=batch) or 0.0, prompt + completion
 
-    def charge(self, request: Request, answer: Answer, written: int = 0) -> tuple[float | None, int]:
+    def charge(
+        self, request: Request, answer: Answer, written: int = 0, *, batch: bool = False
+    ) -> tuple[float | None, int]:
         """Give what a reply cost, once for each: by its usage, by what it is at least, or at its most.
 
         Parameters
@@ -73,6 +76,8 @@ class Purse:
         answer : Answer
         written : int
             Tokens of its text by the server's own tokenizer, where that was asked.
+        batch : bool
+            Whether it came in a batch.
         """
         said = answer.prompt_tokens, answer.completion_tokens
         least, at_least = least_tokens(request, answer)
@@ -82,10 +87,10 @@ class Purse:
         if self.trusts_usage:
             self._silent += not told
             self._doubt(told, said, (prompt, completion))
-        money = self.price(prompt, completion, min(answer.cached_tokens or 0, prompt))
+        money = self.price(prompt, completion, min(answer.cached_tokens or 0, prompt), batch=batch)
         tokens = prompt + completion
         if not self.trusts_usage or not told:
-            most = self.most(request)
+            most = self.most(request, batch=batch)
             money, tokens = None if money is None else max(money, most[0]), max(tokens, most[1])
         over = prompt - request.prompt_tokens, completion - request.most_tokens
         self._beyond = max(self._beyond[0], over[0]), max(self._beyond[1], over[1])
@@ -140,10 +145,10 @@ class Purse:
             self._reserved[request.hash] = money, tokens
 
     def affordable(self, requests: Sequence[Request]) -> list[Request]:
-        """Give those requests, from the first on, that fit the budget together."""
+        """Give those requests, from the first on, that fit the budget together as a batch."""
         fitting, money, tokens = [], 0.0, 0
         for request in requests:
-            more = self.most(request)
+            more = self.most(request, batch=True)
             money, tokens = money + more[0], tokens + more[1]
             if not self._fits(money, tokens):
                 break

@@ -10,9 +10,12 @@ if TYPE_CHECKING:
 
 def _error_of(response: httpx2.Response) -> dict[str, Any]:
     try:
-        found = response.json()
+        return _error_in(response.json())
     except ValueError:
         return {}
+
+
+def _error_in(found: object) -> dict[str, Any]:
     error = found.get("error", found) if isinstance(found, dict) else {}
     return error if isinstance(error, dict) else {"message": str(error)}
 
@@ -25,7 +28,10 @@ def message_of(response: httpx2.Response) -> str:
 
 def code_of(response: httpx2.Response) -> str:
     """Give its code or kind, "" where it has none but a number."""
-    error = _error_of(response)
+    return _code(_error_of(response))
+
+
+def _code(error: dict[str, Any]) -> str:
     codes = [str(error[k]) for k in ("code", "type") if error.get(k) is not None]
     return next((c for c in codes if not c.isdigit()), "")
 
@@ -38,3 +44,11 @@ def reason_of(code: str, said: str, status: int) -> str:
     if "content_filter" in text or "content management policy" in text:
         return "filtered"
     return f"http {status}"
+
+
+def reason_in(content: object, status: object) -> str:
+    """Name why one request of a batch was refused, from what stands in its results."""
+    if not isinstance(status, int):
+        return "batch error"
+    error = _error_in(content)
+    return reason_of(_code(error), str(error.get("message", "")), status)

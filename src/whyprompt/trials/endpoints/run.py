@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from whyprompt._words import counted, format_number
 from whyprompt.errors import InputError, WhypromptError
 from whyprompt.study import EndpointSettings
-from whyprompt.trials.endpoints.batch import Collector, PendingError, send_batches
+from whyprompt.trials.endpoints.batch import Collector, PendingError, Settled, send_batches
 from whyprompt.trials.endpoints.client import connected
 from whyprompt.trials.endpoints.codec import EndpointCodec
 from whyprompt.trials.endpoints.drift import drift
@@ -80,7 +80,8 @@ def dry_endpoint(study: Study, pool: ItemPool) -> RunResult:
             abilities, codec, plan, dropped = await _ready(client, study, pool)
             kept = [n for n, t in enumerate(plan.trials) if t.item.item_id not in dropped]
             count = taken(plan, codec, kept)
-            money = client.purse.price(count.prompt_tokens, count.completion_tokens)
+            batch = study.missing.batch == "missing" and client.settings.batch
+            money = client.purse.price(count.prompt_tokens, count.completion_tokens, batch=batch)
             tokens = count.prompt_tokens + count.completion_tokens
             paid: dict[str, float] = {"requests": count.requests, "tokens": tokens}
             return RunResult(
@@ -92,7 +93,7 @@ def dry_endpoint(study: Study, pool: ItemPool) -> RunResult:
                 checks=(*abilities.checks, *bench.checks),
                 paid=paid if money is None else {**paid, "money": money},
                 currency=client.purse.currency,
-                notices=(*_notices(abilities, codec, dropped), *bench.most(pool.items)),
+                notices=(*_notices(study, abilities, codec, dropped), *bench.most(pool.items)),
             )
 
     return ran(work)
@@ -134,8 +135,14 @@ def _fingerprint(settings: EndpointSettings, abilities: Abilities) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _notices(abilities: Abilities, codec: EndpointCodec, dropped: set[str]) -> list[str]:
+def _notices(study: Study, abilities: Abilities, codec: EndpointCodec, dropped: set[str]) -> list[str]:
     notices = [f"the probe leaves in doubt: {line}" for line in doubts(abilities)]
+    if _settings(study).batch:
+        notices.append(
+            "what a batch leaves out is asked for alone, at the full price: the most counts all so"
+            if study.missing.batch == "alone"
+            else "all goes as batches; what one leaves out has no outcome until the next run sends it again"
+        )
     if not codec.tokenizes:
         notices.append("budgets count a token for every byte of a prompt before it goes, and its usage after")
     if dropped:
@@ -175,7 +182,7 @@ async def _run(
         detail=detail,
         started_at=started,
     )
-    notices += _notices(abilities, codec, dropped)
+    notices += _notices(study, abilities, codec, dropped)
     facts = {
         "model": {**detail, "fingerprint": model, "probe": {c.name: c.sentence for c in abilities.checks}},
         "threads": None,
@@ -277,7 +284,9 @@ class _Sender:
         ]
         self._done = len(plan.trials) - len(waiting)
         if self.client.settings.batch:
-            await self._send_batches([t for _, t in waiting if t.item.item_id not in dropped])
+            unsent = await self._send_batches([t for _, t in waiting if t.item.item_id not in dropped])
+            if plan.study.missing.batch == "missing":
+                self._asker = self._asker.with_client(Settled(self.client, unsent))
         queue = iter(waiting)
 
         async def worker() -> None:
@@ -308,9 +317,16 @@ class _Sender:
             raise kind(message, hint=error.hint)
         self._progress(len(plan.trials), len(plan.trials), "done")
 
-    async def _send_batches(self, trials: list[Trial]) -> None:
-        """Send as batches what the trials lack, a step of each at a time: a chain comes before its answer."""
+    async def _send_batches(self, trials: list[Trial]) -> set[str]:
+        """Send as batches what the trials lack, a step of each at a time: a chain comes before its answer.
+
+        Returns
+        -------
+        set of str
+            Requests that the budget has no room for.
+        """
         asked: set[str] = set()
+        unsent: set[str] = set()
         while True:
             collector = Collector(self.client)
             asker = self._asker.with_client(collector)
@@ -323,9 +339,9 @@ class _Sender:
             trials = pending
             missing = [r for key, r in collector.missing.items() if key not in asked]
             if not missing:
-                return
+                return unsent
             asked |= {r.hash for r in missing}
-            await send_batches(self.client, missing, self._waits)
+            unsent |= await send_batches(self.client, missing, self._waits)
 
     def _waits(self, text: str) -> None:
         self._progress(self._done, len(self._plan.trials), text)

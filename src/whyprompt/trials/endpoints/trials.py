@@ -18,7 +18,7 @@ from whyprompt.trials.outcomes.score import score_outcomes
 
 if TYPE_CHECKING:
     from whyprompt.trials.endpoints.asking import Prompted
-    from whyprompt.trials.endpoints.batch import Collector
+    from whyprompt.trials.endpoints.batch import Collector, Settled
     from whyprompt.trials.endpoints.client import Client
     from whyprompt.trials.endpoints.codec import EndpointCodec
     from whyprompt.trials.endpoints.judges import Bench
@@ -46,7 +46,7 @@ class Asker:
 
     def __init__(
         self,
-        client: Client | Collector,
+        client: Client | Collector | Settled,
         abilities: Abilities,
         codec: EndpointCodec,
         plan: TrialPlan,
@@ -61,7 +61,7 @@ class Asker:
         self._wanted = wanted_of(plan.study)
         self._scoring = asyncio.Lock()
 
-    def with_client(self, client: Client | Collector) -> Asker:
+    def with_client(self, client: Client | Collector | Settled) -> Asker:
         """Give the same that asks another."""
         other = copy(self)
         other._client = client  # noqa: SLF001 - its own class
