@@ -347,12 +347,15 @@ def test_a_store_that_is_just_being_made(fails, tiny_study, tmp_path):
         assert "move it aside" not in message
 
 
-def test_ctrl_c_before_the_verb_begins(call, monkeypatch):
+@pytest.mark.parametrize(
+    ("verb", "said"), [("run", cli._GOES_ON), ("mediate", cli._GOES_ON), ("report", cli._BEGINS)]
+)
+def test_ctrl_c_says_what_is_kept(call, monkeypatch, verb, said):
     def pressed(**_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "app", pressed)
-    assert call("run") == (130, "", f"{cli._GOES_ON}\n")
+    assert call(verb) == (130, "", f"{said}\n")
 
 
 def test_a_warning_is_a_note(call, monkeypatch):

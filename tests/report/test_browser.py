@@ -164,6 +164,60 @@ def test_the_answer_stands_on_the_first_screen(visit, pages, name, size, scheme)
         assert (bright + 0.05) / (dark + 0.05) > 4.5
 
 
+@pytest.mark.parametrize("size", [DESK, (768, 1024), PHONE])
+def test_a_page_of_100_000_items_is_small_and_opens_at_once(visit, large, size):
+    where, weight = large
+    assert weight < 3_000_000
+    driver = visit(size, where=where, parts=False)
+    times = driver.execute_async_script(
+        """
+        const done = arguments[0];
+        const read = () => {
+          const loaded = performance.getEntriesByType("navigation")[0].loadEventEnd;
+          const painted = performance.getEntriesByType("paint").map(e => e.startTime);
+          if (loaded > 0 && painted.length) done([Math.max(...painted), loaded]);
+          else setTimeout(read, 20);
+        };
+        read();"""
+    )
+    # In milliseconds; about 0.2 and 0.5 seconds on two cores that do much else.
+    assert times[0] < 2_000
+    assert times[1] < 5_000
+    titles = driver.execute_script(
+        "return [...document.querySelectorAll('.search > details > summary')].map(s => s.textContent)"
+    )
+    assert len(titles) == 2
+    assert sum(int(re.search(r": (\d+),", title)[1]) for title in titles) > 40_000
+    listed = driver.execute_script("return document.querySelectorAll('.search details details').length")
+    assert listed >= 200
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Give the page of a log of 100,000 items under two arms, each with its texts, and its size."""
+    import whyprompt as wp
+
+    folder = tmp_path_factory.mktemp("large")
+    rng = np.random.default_rng(5)
+    right = rng.random((100_000, 2)) < (0.5, 0.6)
+    with (folder / "log.jsonl").open("w", encoding="utf-8") as log:
+        for k, scores in enumerate(right.tolist()):
+            question = f"Question {k}: " + "what do the words before these words mean? " * 5
+            for arm, score in zip(("direct", "cot"), scores, strict=True):
+                row = {
+                    "item_id": f"q{k}",
+                    "question": question,
+                    "arm": arm,
+                    "prompt": f"Answer as {arm}. {question}",
+                    "completion": f"{arm} finds that {k} is " + "one of the many words " * 20,
+                    "score": int(score),
+                }
+                log.write(json.dumps(row) + "\n")
+    found = wp.read_trials(folder / "log.jsonl", texts=False)
+    path = wp.write_report(found, wp.log_effect(found), target=folder / "page.html")
+    return path.as_uri(), path.stat().st_size
+
+
 def test_a_link_to_a_folded_part_opens_it(visit, pages):
     from selenium.webdriver.support.ui import WebDriverWait
 

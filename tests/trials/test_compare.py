@@ -208,6 +208,13 @@ def test_changed_items_have_their_texts(log):
     assert (row["control"], row["treated"]) == (0.0, 1.0)
     assert (row["completion_control"], row["completion_treated"]) == ("It is 2.", "So 5.")
 
+    some = wp.compare_runs(found.trials, texts=1).changed
+    assert some["gains"][0] == found.changed["gains"][0]
+    assert some["regressions"] == found.changed["regressions"]
+    bare = [{name: row[name] for name in ("item_id", "control", "treated")} for row in found.changed["gains"]]
+    assert some["gains"][1:] == bare[1:]
+    assert wp.compare_runs(found.trials, texts=False).changed["gains"] == bare
+
 
 def test_one_run_of_each_arm_cannot_tell_noise(two):
     found = two({}, {})

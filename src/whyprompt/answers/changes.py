@@ -26,28 +26,30 @@ _ON_SCREEN = 20
 
 
 def changed_items(
-    found: ReadTrials, items: PairedItems, *, treated: str, control: str, texts: bool = True
+    found: ReadTrials, items: PairedItems, *, treated: str, control: str, texts: bool | int = True
 ) -> Changed:
     """List ``gains`` and ``regressions``, the largest first, with the texts of one trial of each arm.
 
     Each has ``item_id``, its mean outcomes ``control`` and ``treated``, what was asked (``question``, else
     the prompt that was sent; ``target``), and ``prompt_control``, ``prompt_treated``, ``completion_control``
     and ``completion_treated``: of several trials those that differ most in the direction of the change. A
-    text that no log has is None. Texts are read from the logs anew, those of changed items alone.
+    text that no log has is None. Texts are read from the logs anew, those of changed items alone; with a
+    number of `texts` so many of each kind have them.
     """
-    order = _order(items)
-    shown = _most_apart(found.frame, found.outcome, items, treated, control) if texts else {}
+    ways = _ways(items)
+    kept = [k for some in ways.values() for k in some[: None if texts is True else int(texts)]]
+    shown = _most_apart(found.frame, found.outcome, items, treated, control, kept)
     told = trials_again(found, [row for both in shown.values() for row in both])
-    out: dict[str, list[dict[str, Any]]] = {"gains": [], "regressions": []}
-    for k in order:
-        one: dict[str, Any] = {
+
+    def one(k: int) -> dict[str, Any]:
+        row: dict[str, Any] = {
             "item_id": items.units[k],
             "control": float(items.control[k]),
             "treated": float(items.treated[k]),
         }
-        if texts:
-            without, under = (told[row] for row in shown[k])
-            one |= {
+        if k in shown:
+            without, under = (told[place] for place in shown[k])
+            row |= {
                 "question": _asked(without) or _asked(under),
                 "target": without.target or under.target or None,
                 "prompt_control": without.prompt or None,
@@ -55,8 +57,9 @@ def changed_items(
                 "completion_control": without.completion,
                 "completion_treated": under.completion,
             }
-        out["gains" if items.changes[k] > 0 else "regressions"].append(one)
-    return out
+        return row
+
+    return {name: [one(k) for k in some] for name, some in ways.items()}
 
 
 def changed_trials(frame: pd.DataFrame, effect: EffectResult, *, most: int) -> Changed:
@@ -66,10 +69,8 @@ def changed_trials(frame: pd.DataFrame, effect: EffectResult, *, most: int) -> C
     """
     items = effect.items
     assert items is not None
-    ways: dict[str, list[int]] = {"gains": [], "regressions": []}
-    for k in _order(items):
-        ways["gains" if items.changes[k] > 0 else "regressions"].append(k)
-    kept = {k for some in ways.values() for k in some[:most]}
+    ways = _ways(items)
+    kept = [k for some in ways.values() for k in some[:most]]
     shown = _most_apart(frame, effect.outcome, items, effect.treated, effect.control, kept)
 
     def text(row: int, *names: str) -> str | None:
@@ -101,9 +102,14 @@ def changed_trials(frame: pd.DataFrame, effect: EffectResult, *, most: int) -> C
     }
 
 
-def _order(items: PairedItems) -> list[int]:
-    """Give the places of the items that changed, the largest change first."""
-    return sorted(np.flatnonzero(items.changes).tolist(), key=lambda k: -abs(items.changes[k]))
+def _ways(items: PairedItems) -> dict[str, list[int]]:
+    """Give the places of the items that rise and of those that fall, the largest change first."""
+    changes = items.changes
+    order = np.argsort(-np.abs(changes), kind="stable")
+    return {
+        "gains": order[changes[order] > 0].tolist(),
+        "regressions": order[changes[order] < 0].tolist(),
+    }
 
 
 def _most_apart(
@@ -112,11 +118,11 @@ def _most_apart(
     items: PairedItems,
     treated: str,
     control: str,
-    kept: Collection[int] | None = None,
+    kept: Collection[int],
 ) -> dict[int, tuple[int, int]]:
-    """Give the rows of each changed item (or of those `kept`), control and treated, that differ most."""
-    places = np.flatnonzero(items.changes).tolist() if kept is None else sorted(kept)
-    changed = {items.units[k]: k for k in places}
+    """Give the rows of each of these changed items, control and treated, that differ most."""
+    changes = items.changes
+    changed = {items.units[k]: k for k in kept}
     arm, name = frame["arm"].to_numpy(), frame["item_id"].astype(str).to_numpy()
     y = frame[outcome].to_numpy(dtype=float)
     rows: dict[int, tuple[list[int], list[int]]] = {k: ([], []) for k in changed.values()}
@@ -126,7 +132,7 @@ def _most_apart(
             rows[k][int(arm[row] == treated)].append(row)
     out = {}
     for k, (without, under) in rows.items():
-        low, high = (min, max) if items.changes[k] > 0 else (max, min)
+        low, high = (min, max) if changes[k] > 0 else (max, min)
         out[k] = low(without, key=y.__getitem__), high(under, key=y.__getitem__)
     return out
 

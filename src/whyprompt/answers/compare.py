@@ -117,7 +117,7 @@ def compare_runs(
     treated: str | None = None,
     control: str | None = None,
     level: float = 0.95,
-    texts: bool = True,
+    texts: bool | int = True,
 ) -> RunComparison:
     r"""Say all that differs between two runs, which of it can be told from the arm, and what may be noise.
 
@@ -135,8 +135,9 @@ def compare_runs(
         The arms, where there are more than two.
     level : float, default 0.95
         Of the range of flips that noise makes.
-    texts : bool, default True
-        Whether changed items have their texts, for which logs are read again.
+    texts : bool or int, default True
+        Whether changed items have their texts, for which logs are read again, or how many of the gains and of
+        the regressions, the largest first, have them.
 
     Returns
     -------
@@ -188,7 +189,9 @@ def compare_runs(
     return _compared(found, treated, control, level, texts=texts)
 
 
-def _compared(found: ReadTrials, treated: str, control: str, level: float, *, texts: bool) -> RunComparison:
+def _compared(
+    found: ReadTrials, treated: str, control: str, level: float, *, texts: bool | int
+) -> RunComparison:
     arms = (control, treated)
     two = found.frame[found.frame["arm"].isin(arms)]
     beside = differences_of(found, arms)

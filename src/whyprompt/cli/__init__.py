@@ -132,6 +132,9 @@ _NOT_USABLE = {
     errno.ELOOP,
 }
 _GOES_ON = "stopped; what is complete is kept, and the same command goes on from there"
+_BEGINS = "stopped; the same command begins anew"
+# What these have done is stored as they go.
+_KEEPING = frozenset(("run", "mediate"))
 
 
 def _version(value: bool) -> None:
@@ -154,6 +157,10 @@ def _end(_number: int, _frame: FrameType | None) -> None:
     raise SystemExit(_ENDED)
 
 
+def _stopped() -> str:
+    return _GOES_ON if _KEEPING.intersection(sys.argv[1:2]) else _BEGINS
+
+
 def _note(message: Warning | str, *_: object, **__: object) -> None:
     say(f"note: {message}")
 
@@ -171,11 +178,11 @@ def main() -> None:
     except SystemExit as stop:
         # typer turns Ctrl-C into this code without a word.
         if stop.code in {_STOPPED, _ENDED}:
-            say(_GOES_ON)
+            say(_stopped())
         raise
     except KeyboardInterrupt:
         # Before typer took over.
-        say(_GOES_ON)
+        say(_stopped())
         sys.exit(_STOPPED)
     except BrokenPipeError:
         sys.exit(1)

@@ -314,6 +314,7 @@ def _log_page(found: ReadTrials, effect: EffectResult | EffectsResult) -> str:
     from whyprompt.answers.compare import compare_runs
     from whyprompt.answers.logs import log_effect
     from whyprompt.effects.result import EffectResult
+    from whyprompt.page.changed import LISTED
     from whyprompt.page.of_logs import log_results, log_sections
     from whyprompt.page.of_many_logs import many_sections
 
@@ -322,7 +323,10 @@ def _log_page(found: ReadTrials, effect: EffectResult | EffectsResult) -> str:
         *found.arms
     }:
         raise DataError("the effect is not of these logs", hint="log_effect(found)")
-    of = [compare_runs(found, treated=one, control=other, level=effect.level) for one, other in named]
+    of = [
+        compare_runs(found, treated=one, control=other, level=effect.level, texts=LISTED)
+        for one, other in named
+    ]
     if isinstance(effect, EffectResult):
         title = asked(effect)
         sections = log_sections(of[0], effect)
