@@ -55,6 +55,17 @@ def test_the_probe_the_count_and_the_run(run, study, toy, tmp_path):
     assert (code, "4 items run under both arms" in out) == (0, True)
 
 
+@pytest.mark.parametrize("enough", [True, False])
+def test_a_budget_below_what_all_can_cost_is_told_before(run, plan, toy, tmp_path, enough):
+    price = {"price": {"input": 0, "output": 1, "per": 1}, "budget": {"money": 400 if enough else 300}}
+    made = plan(toy.url, n=20, model={"name": "toy"} | price, generation={"max_new_tokens": 10})
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(made.model_dump(mode="json", exclude_defaults=True)), encoding="utf-8")
+    code, out, _ = run("run", path, "--dry-run")
+    told = "The study's budget is 300 USD: the run may end before all trials are there."
+    assert (code, "400 USD, the probe's few aside" in out, told in out) == (0, True, not enough)
+
+
 @pytest.mark.parametrize("verb", [["run"], ["run", "--dry-run"], ["doctor", "--model"]])
 def test_nothing_there_is_one_message(run, study, verb):
     code, out, err = run(*verb, study("http://127.0.0.1:9/v1"))

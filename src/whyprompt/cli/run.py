@@ -168,6 +168,16 @@ def _pace(plan: Study, count: RunResult) -> list[str]:
     given = ((limits.requests_per_minute, "requests"), (limits.tokens_per_minute, "tokens"))
     seconds = [60.0 * paid[what] / most for most, what in given if most]
     lines = [f"At the study's limits that takes {time_words(max(seconds))} or more."] if seconds else []
+    budget = plan.model.budget
+    budgets = (
+        (budget.money, paid.get("money", 0.0), count.currency),
+        (budget.tokens, paid["tokens"], "tokens"),
+    )
+    lines += [
+        f"The study's budget is {format_number(most)} {of}: the run may end before all trials are there."
+        for most, what, of in budgets
+        if most is not None and what > most
+    ]
     unpriced = "What it costs is said where the study has a price: model.price: {input: 0.15, output: 0.60}"
     return lines if "money" in paid else [*lines, unpriced]
 
