@@ -7,10 +7,12 @@ import pytest
 
 from whyprompt import load_trials, run_study, study_mediation, write_report
 from whyprompt.answers import load_mediation, run_mediation
+from whyprompt.answers.beyond import flips_of
 from whyprompt.answers.saved import Saved
 from whyprompt.errors import MediationError, StudyError
+from whyprompt.mediation import Site, Sweep
 from whyprompt.page.beyond import directions, flips
-from whyprompt.study import load_study
+from whyprompt.study import Contrast, load_study
 
 
 @pytest.fixture
@@ -60,6 +62,31 @@ def test_what_is_written_is_scored_as_the_study_scores_it(tiny_study, tmp_path, 
         other = study_mediation(asking(study, flips=["mlp 1"]), folder, frame)
     assert [row.label for row in other.flips.parts] == ["mlp 1"] * 2
     assert flips(None) == directions(None) == []
+
+
+def test_a_patch_that_turns_right_into_wrong_lowers_the_score():
+    """Ten items: all right under prompt 1, none under prompt 0; a head breaks three, and mends one."""
+    lost, mended = np.arange(10) < 3, np.arange(10) == 9
+    sweep = Sweep(
+        y00=np.zeros(10),
+        y11=np.ones(10),
+        y10=1.0 - lost[:, None],
+        y01=1.0 * mended[:, None],
+        outcome="generated exact_match",
+        item_ids=tuple("abcdefghij"),
+        clusters=tuple("abcdefghij"),
+        sets={"head 0.1": (Site("head", 0, 1),)},
+    )
+    found = flips_of(sweep, Contrast(treated="b", control="a"), level=0.95, random_state=0)
+    nie, pure = (found.part("head 0.1", by=way) for way in ("NIE", "pure NIE"))
+    assert (nie.estimate, nie["items_up"], nie["items_down"]) == (pytest.approx(0.3), 3, 0)
+    assert (pure.estimate, pure["items_up"], pure["items_down"]) == (pytest.approx(0.1), 1, 0)
+    assert "0 of 10 are right under 'a' and 10 of 10 are right under 'b'" in found.sentence
+    set_under, other_way = found.sentence.split("set under 'b' to what it gives under 'a'")[1].split(
+        "the other way round"
+    )
+    assert "raises the score of 0 items and lowers that of 3: NIE 0.3 (" in set_under
+    assert "raises the score of 1 item and lowers that of 0: pure NIE 0.1 (" in other_way
 
 
 def test_a_stopped_flip_goes_on_where_it_was(ran):

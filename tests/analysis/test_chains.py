@@ -13,7 +13,7 @@ import torch
 
 from whyprompt import load_trials, run_study, study_mediation
 from whyprompt.answers import load_mediation
-from whyprompt.answers.chains import texts_file
+from whyprompt.answers.chains import read_chains, text_study, texts_file
 from whyprompt.answers.pairs import rendered
 from whyprompt.answers.saved import Saved
 from whyprompt.errors import StudyError
@@ -31,7 +31,7 @@ items:
   - source: file
     path: items.jsonl
     size: 16
-    columns: {{item_id: id, task_type: kind, difficulty: level, solution: why}}
+    columns: {{item_id: id, task_type: kind, difficulty: level, solution: why{cluster}}}
 arms:
   direct: {{kind: direct}}
   worked: {{kind: chain_of_thought, reasoning: worked}}
@@ -50,6 +50,7 @@ def write(folder, model, **changes):
         "outcome": "log_prob",
         "contrast": "{treated: worked, control: thinks}",
         "text": "[chain, length, format]",
+        "cluster": "",
     } | changes
     path = folder / "study.yaml"
     path.write_text(textwrap.dedent(STUDY).format(model=model, **asked), encoding="utf-8")
@@ -64,8 +65,10 @@ def ran(tmp_path_factory, tiny_model, items_writer):
     for row in rows[::2]:
         # Half of the solutions have two lines.
         row["why"] = row["why"].replace(" so ", "\nso ")
+    for k, row in enumerate(rows):
+        row["template"] = f"t{k % 9}"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    study = load_study(write(folder, tiny_model))
+    study = load_study(write(folder, tiny_model, cluster=", cluster: template"))
     run_study(study, folder / "out")
     frame = load_trials(study, folder / "out")
     found = study_mediation(study, folder / "out", frame)
@@ -139,6 +142,29 @@ def test_the_measured_answer_stands_beside_the_one_that_was_set(ran):
     assert texts.set.sentence in ran.found.summary()
     assert texts.beside.sentence in ran.found.summary()
     json.dumps(ran.found.to_dict(), allow_nan=False)
+
+
+def test_the_order_of_the_items_changes_nothing(ran):
+    """What was set and what was measured are of the same items in the same draws."""
+    saved = Saved.open(ran.study, ran.folder / "out", ran.frame)
+    found = read_chains(saved)
+    turned = found._replace(
+        **{name: getattr(found, name)[::-1] for name in ("item_ids", "clusters", "chains", "tokens")},
+        own={name: y[::-1] for name, y in found.own.items()},
+        worlds={k: {name: y[::-1] for name, y in world.items()} for k, world in found.worlds.items()},
+    )
+    once, again = text_study(saved, found).beside, text_study(saved, turned).beside
+    assert once.parts
+    for row, other in zip(once.parts, again.parts, strict=True):
+        np.testing.assert_allclose([other.estimate, *other.ends], [row.estimate, *row.ends], atol=1e-12)
+
+
+def test_items_of_one_template_are_one_sampling_unit(ran):
+    template = {item.item_id: item.cluster for item in items_of(ran.study).items}
+    of = [template[item] for item in ran.found.main.sweep.item_ids]
+    assert len(set(of)) < len(of)
+    for found in (ran.found.texts.set, ran.found.texts.measured):
+        assert (found["items"], found["units"]) == (len(of), len(set(of)))
 
 
 def test_what_was_computed_is_read_again_and_a_damaged_file_computed_again(ran):

@@ -9,6 +9,8 @@ import statsmodels.formula.api as smf
 
 from whyprompt import mediation_sensitivity, paired_mediation
 from whyprompt.errors import DataError, EstimationError, WhypromptError
+from whyprompt.mediation.measured.paired_fits import bootstrap, effects_of_pairs, fitted
+from whyprompt.mediation.measured.pairs_of_items import read_pairs
 
 ASKED = {"treatment": "arm", "outcome": "y", "item": "item", "treated": "b", "control": "a"}
 
@@ -110,6 +112,30 @@ def test_repetitions_are_averaged():
     one, two = (paired_mediation(f, mediators="words", draws=50, **ASKED) for f in (frame, twice))
     assert two.part("nie").estimate == pytest.approx(one.part("nie").estimate, abs=1e-10)
     assert two["items"] == 80
+
+
+def test_items_of_one_cluster_are_drawn_together():
+    """Each item three times over, in a cluster of its own, says no more than once."""
+    frame = table(n=30)
+    thrice = pd.concat([frame.assign(block=frame["item"], item=frame["item"] + f"-{k}") for k in range(3)])
+    once = paired_mediation(frame, mediators="words", draws=200, **ASKED)
+    found = paired_mediation(thrice, mediators="words", cluster="block", draws=200, **ASKED)
+    assert (found["items"], found["units"]) == (90, 30)
+    for one, other in zip(once.parts, found.parts, strict=True):
+        np.testing.assert_allclose(other.ends, one.ends, rtol=1e-9, err_msg=one.label)
+
+
+def test_what_is_held_beside_is_of_the_same_samples():
+    """The mean difference of the outcome is the total effect, in every one of them."""
+    names = {name: ASKED[name] for name in ("treatment", "outcome", "item")}
+    asked = {"mediators": {"words": ["words"]}, "arms": ("a", "b"), "covariates": (), "cluster": "block"}
+    pairs = read_pairs(table(), **names, **asked)
+    fits = fitted(pairs, interaction=True)
+    once = effects_of_pairs(pairs, fits, np.ones((1, len(pairs.items))))
+    point = {name: values[0] for name, values in once.items()}
+    beside = pairs.y[:, 1:] - pairs.y[:, :1]
+    drawn = bootstrap(pairs, fits, point, 50, np.random.default_rng(0), further=beside)
+    np.testing.assert_allclose(drawn["further", "0"], drawn["total_effect", ""], atol=1e-12)
 
 
 def test_sensitivity_is_that_of_the_differences():
