@@ -12,6 +12,7 @@ from test_planted import pairs
 from whyprompt import head_sweep
 from whyprompt.errors import MediationError
 from whyprompt.mediation import PromptPair, head_directions
+from whyprompt.mediation.directions import judge_directions, try_directions
 
 
 def one_answer(n=8, token=5):
@@ -127,6 +128,17 @@ def test_directions_equal_a_hook_loop(model_type):
             np.testing.assert_allclose(
                 found.part(name, by=f"own, {way}").estimate, effect.mean(0)[k], rtol=0, atol=ATOL
             )
+
+
+def test_items_twice_over_in_a_cluster_say_no_more_than_once():
+    tried = try_directions(tiny.make("llama"), [pair(seed=s) for s in range(14)], heads=[(0, 1), (2, 3)])
+    doubled = {
+        "effects": {key: [row for row in rows for _ in range(2)] for key, rows in tried["effects"].items()},
+        **{name: np.repeat(tried[name], 2, 0).tolist() for name in ("te", "clusters", "cosines")},
+    }
+    one, two = judge_directions(tried), judge_directions(tried | doubled)
+    for row, other in zip((one.overall, *one.parts), (two.overall, *two.parts), strict=True):
+        np.testing.assert_allclose([other.estimate, *other.ends], [row.estimate, *row.ends], rtol=1e-9)
 
 
 def test_heads_are_chosen_on_the_search_items():

@@ -169,6 +169,15 @@ def test_a_planted_head_speaks_by_one_feature():
     assert "Effects of parts of a site do not add up" in said
 
 
+def test_features_that_move_to_either_side_are_as_large_as_those_that_move_to_one():
+    """By default the largest are taken, and an item beside itself with its prompts swapped changes none."""
+    model, p = tiny.make("llama"), pair()
+    turned = type(p)(item_id="turned", ids0=p.ids1, ids1=p.ids0, answer_ids=p.answer_ids)
+    one, both = (feature_sweep(model, items, "mlp 1", *sparse(32), top=3) for items in ([p], [p, turned]))
+    assert sum(label.startswith("feature") for label in one.labels) == 3
+    assert both.labels == one.labels
+
+
 def test_sweeps_of_features_resume_and_take_other_outcomes():
     model, items, saved, again = tiny.make("llama"), [pair(seed=s, foil_ids=(8,)) for s in range(2)], {}, []
     encode, decode = sparse(32)

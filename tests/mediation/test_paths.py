@@ -1,6 +1,7 @@
 """Paths of heads against a plain loop of hooks, and on models whose paths are known."""
 
 import json
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -15,6 +16,8 @@ from test_planted import GAIN, pairs
 from whyprompt import find_heads, head_sweep, infer_heads, relate_heads, set_sweep
 from whyprompt.errors import MediationError
 from whyprompt.mediation import PairOutcomes, Sweep
+from whyprompt.mediation.relate import relation_sweep
+from whyprompt.mediation.relations import relations
 
 TE = log_prob(GAIN) - log_prob(0)
 SETS = {
@@ -294,8 +297,6 @@ def test_the_total_effect_along_paths_adds_up():
 
 def test_an_interaction_has_the_interval_of_its_items_in_clusters():
     """What the mean of the items' own interactions has, as any mean of a sweep."""
-    from dataclasses import replace
-
     model = tiny.make("llama")
     items = [replace(pair(seed=k), cluster=f"c{k // 2}") for k in range(8)]
     heads = [(0, 1), (1, 2), (2, 3)]
@@ -311,6 +312,20 @@ def test_an_interaction_has_the_interval_of_its_items_in_clusters():
         assert row.std_error == pytest.approx(want.std_error, rel=1e-8)
         assert row.ends == pytest.approx(want.ends, rel=1e-8)
         assert row.p_adjusted >= want.p_value
+
+
+def test_items_twice_over_in_a_cluster_say_no_more_than_once():
+    model, items = tiny.make("llama"), [pair(seed=k) for k in range(6)]
+    once = relation_sweep(model, items, [(0, 1), (1, 2), (2, 3)], along=[[(0, 1)], [(1, 2), (2, 3)]])
+    doubled = {name: np.repeat(getattr(once, name), 2, 0) for name in ("y00", "y11", "y10", "y01")}
+    names = [f"{name}-{k}" for name in once.item_ids for k in range(2)]
+    twice = replace(once, **doubled, item_ids=tuple(names), clusters=tuple(np.repeat(once.clusters, 2)))
+    one, two = (relations(sweep, picked=False, draws=200) for sweep in (once, twice))
+    for row, other in zip((one.overall, *one.parts), (two.overall, *two.parts), strict=True):
+        assert (other.label, other.by) == (row.label, row.by)
+        np.testing.assert_allclose([other.estimate, *other.ends], [row.estimate, *row.ends], rtol=1e-9)
+    one, two = (infer_heads(sweep, draws=200).overall for sweep in (once, twice))
+    assert two.ends == pytest.approx(one.ends, rel=1e-9)
 
 
 def test_all_heads_below_send_to_the_chosen_ones():

@@ -143,6 +143,20 @@ def test_a_curve_that_decided_the_arm_moves_the_estimate_and_repeats_of_items_do
     assert _moved(made, again, ["known"], ["z"]) == pytest.approx(one)
 
 
+def test_a_gap_that_decided_the_arm_moves_the_estimate():
+    """What stands where there is something has no part in it."""
+    rng = np.random.default_rng(9)
+    gone = rng.random(300) < 0.5
+    new = rng.random(300) < np.where(gone, 0.75, 0.25)
+    rows = pd.DataFrame(
+        {"item_id": range(300), "arm": np.where(new, "v2", "v1"), "known": rng.normal(size=300)}
+    )
+    rows["z"], rows["y"] = np.where(gone, np.nan, rng.normal(size=300)), gone + 0.5 * rng.normal(size=300)
+    found = _moved(SimpleNamespace(outcome="y", treated="v2"), rows, ["known"], ["z"])
+    assert found.move < -0.3
+    assert abs(found.move) > 3 * found.error
+
+
 def test_a_column_that_tells_the_arm_is_no_verdict(drawn, tmp_path):
     """Where it was known beforehand it may be all of the difference, whatever a regression says."""
     desk = np.where(drawn["prompt_version"] == "v2", "north", "south")
