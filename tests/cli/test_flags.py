@@ -1,6 +1,7 @@
 """Messages of the library in the words of the command line: one rule, held over every message there is."""
 
 import ast
+import html
 import json
 import re
 from pathlib import Path
@@ -26,6 +27,11 @@ EFFECT = typer.Context(get_command(app).commands["effect"])
 OPTIONS = {option.name: option for option in EFFECT.command.params if option.param_type_name == "option"}
 # The library's name of an option that has another.
 OWN_NAMES = {"random_state": "seed", "m": "impute"}
+
+
+def _words(page):
+    text = re.sub(r"<(script|style).*?</\1>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return html.unescape(re.sub(r"<[^>]+>", " ", text))
 
 
 @pytest.mark.parametrize(
@@ -161,6 +167,7 @@ def test_errors_assumptions_and_warnings_are_said_in_options(tmp_path, monkeypat
     from whyprompt.cli import main
 
     def told(*words):
+        monkeypatch.chdir(tmp_path)
         monkeypatch.setattr("sys.argv", ["whyprompt", "effect", str(tmp_path / "t.csv"), *words])
         with pytest.raises(SystemExit) as stop:
             main()
@@ -181,6 +188,24 @@ def test_errors_assumptions_and_warnings_are_said_in_options(tmp_path, monkeypat
     code, printed = told(*asked, "--design", "paired")
     assert code == 0
     assert "items from one template need --cluster [" in printed.out
+    # So does a page of a log, whose verb has no such option, and Python's keeps its own.
+    log = frame.assign(item_id=np.arange(60)).rename(columns={"y": "score"})
+    log.assign(tone=rng.choice(["x", "y"], 60)).to_csv(tmp_path / "log.csv", index=False)
+    monkeypatch.setattr("sys.argv", ["whyprompt", "report", "log.csv", "--confounders", "x"])
+    with pytest.raises(SystemExit):
+        main()
+    page = _words(tmp_path / "report.html")
+    assert "repeated items need a column of clusters" in page
+    assert "only where --confounders NAME names them: 'x', 'tone'" in page
+    assert "cluster=" not in page
+    assert "confounders=" not in page
+    found = wp.read_trials(tmp_path / "log.csv")
+    effect = wp.log_effect(found, confounders=["x"])
+    page = _words(wp.write_report(found, effect, target=tmp_path / "python.html"))
+    assert "repeated items need cluster=" in page
+    assert "only where confounders=... names them" in page
     # JSON has the library's own words: its keys are the library's too.
+    capsys.readouterr()
+    frame.assign(item_id=np.repeat(np.arange(30), 2)).to_csv(tmp_path / "t.csv", index=False)
     code, printed = told(*asked, "--design", "paired", "--json")
     assert "need cluster=" in printed.out

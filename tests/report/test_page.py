@@ -50,6 +50,16 @@ def test_the_page_is_well_formed_and_in_order(page):
     assert len(page.ids) == len(set(page.ids))
 
 
+def test_a_page_of_the_command_line_names_the_studys_keys(small, page):
+    from whyprompt.cli.flags import in_keys
+
+    made = build_report(small.effect, None, MANIFEST, small.study, words=in_keys)
+    assert "items from one template need cluster=" in page.words
+    assert "items from one template need items.columns.cluster" in read(made).words
+    # The results behind the page are the library's.
+    assert "need cluster=" in read(made).scripts["results"]
+
+
 def test_no_sentence_stands_twice(page):
     assert len(page.sentences) > 100
     assert said_twice(page) == []

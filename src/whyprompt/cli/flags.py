@@ -35,6 +35,8 @@ _OF_STUDY = re.compile(r"\b(whyprompt (?:run|mediate)) STUDY\b")
 _TWICE = re.compile(r"(--[a-z-]+ \S+) \1:")
 # The arguments that an option gives another name.
 _OTHER_NAMES = {"random_state": "seed", "m": "impute"}
+# What an argument gives, where a verb has no option for it.
+_GIVEN = {"cluster": "a column of clusters"}
 # What a verb does that Python has a function for.
 _VERBS = {
     "compare_arms": "--as all-arms",
@@ -97,6 +99,8 @@ def in_flags(text: str, ctx: typer.Context, inside: Mapping[str, str] | None = N
                 return key
             return f"{key}={value.lower() if value == 'False' else _listed(value, '+')}"
         option = None if name is None else options.get(_OTHER_NAMES.get(name, name))
+        if option is None and not found["value"]:
+            return _GIVEN.get(name, found[0])
         if option is None or getattr(option, "is_flag", False) or found["value"] in {"True", "False"}:
             return found[0]
         return f"{option.opts[0]} {_listed(found['value'], ',')}".rstrip()

@@ -399,13 +399,13 @@ def report(
                 hint="logs are not mixed with a study",
             )
         folder = opened(study, out, no_code=no_code)[1]
-        path = write_report(study, folder, target=paths[1] if len(paths) > 1 else None)
+        path = write_report(study, folder, target=paths[1] if len(paths) > 1 else None, words=said)
     else:
         refuse("--no-code" if no_code else "", "with logs, which import no code")
         if out is not None and out.is_dir():
             raise InputError(f"{out} is a folder", hint=f"name the page: --out {out / 'report.html'}")
         found, effect = effect_for_page(paths, of_log, asked, better=better, margin=margin)
-        path = write_report(found, effect, target=out)
+        path = write_report(found, effect, target=out, words=said)
     content = {"report": str(path), "bytes": path.stat().st_size}
     put(content, f"The report is at {path.resolve()}", as_json=as_json)
 
@@ -417,7 +417,7 @@ def _report_two(paths: list[Path], out: Path | None, *, no_code: bool, as_json: 
     if out is not None and out.is_dir():
         raise InputError(f"{out} is a folder", hint=f"name the page: --out {out / 'report.html'}")
     folders = [opened(path, None, no_code=no_code)[1] for path in paths]
-    path = write_comparison(paths, folders, target=out or Path("report.html"))
+    path = write_comparison(paths, folders, target=out or Path("report.html"), words=said)
     content = {"report": str(path), "bytes": path.stat().st_size}
     put(content, f"The report is at {path.resolve()}", as_json=as_json)
 

@@ -163,6 +163,27 @@ def suffixed(blocks: Sequence[Block], suffix: str) -> tuple[Block, ...]:
     )
 
 
+def worded(blocks: Sequence[Block], words: Callable[[str], str]) -> tuple[Block, ...]:
+    """Put what results say beside their numbers into the words of where the page was asked for.
+
+    Of tables that of the assumptions alone; what stands as it was written is left.
+    """
+
+    def cell(one: Cell) -> Cell:
+        return replace(one, text=words(one.text))
+
+    def block(one: Block) -> Block:
+        if isinstance(one, Section):
+            return replace(one, blocks=worded(one.blocks, words))
+        if isinstance(one, Text) and one.kind != "verbatim":
+            return replace(one, text=words(one.text), items=tuple(map(words, one.items)))
+        if isinstance(one, Table) and one.head[:1] == ("assumption",):
+            return replace(one, rows=tuple(tuple(map(cell, row)) for row in one.rows))
+        return one
+
+    return tuple(map(block, blocks))
+
+
 def details(title: str, *blocks: Block) -> Section:
     """Put blocks where they open on demand."""
     return Section("", title, blocks, "details")

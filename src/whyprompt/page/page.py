@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,13 +15,13 @@ from whyprompt.charts import render
 from whyprompt.effects.headline import question as asked
 from whyprompt.errors import DataError, StoreError, WhypromptError
 from whyprompt.page import closing, external, internal, logs, texts
-from whyprompt.page.blocks import Section
+from whyprompt.page.blocks import Section, worded
 from whyprompt.page.external import Material
 from whyprompt.page.items import who
 from whyprompt.page.panel import ATTENTION_BYTES, head_data
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from whyprompt.answers.external import StudyEffect
     from whyprompt.answers.internal import StudyMediation
@@ -62,6 +63,7 @@ def build_report(
     study: Study,
     *,
     items: Sequence[Item] = (),
+    words: Callable[[str], str] = str,
 ) -> str:
     """Write a study's page.
 
@@ -76,6 +78,8 @@ def build_report(
     study : Study
     items : sequence of Item, optional
         The study's: those that changed are shown with their right answers.
+    words : callable, default `str`
+        Puts assumptions and warnings into the words of where the page was asked for.
 
     Returns
     -------
@@ -99,9 +103,9 @@ def build_report(
     material = Material(effect=effect, mediation=mediation, manifest=dict(manifest), study=study, items=items)
     gists = external.gists(material)
     sections = [
-        Section(name, title, tuple(blocks), "answer" if name == "answer" else "part", gists.get(name, ""))
+        Section(name, title, blocks, "answer" if name == "answer" else "part", gists.get(name, ""))
         for name, (title, part) in _PARTS.items()
-        if (blocks := part(material))
+        if (blocks := worded(part(material), words))
     ]
     title = " ".join(study.question.split()) or asked(effect.main)
     results = {
@@ -169,6 +173,7 @@ def write_report(
     folder: str | Path | EffectResult | EffectsResult,
     *,
     target: str | Path | None = None,
+    words: Callable[[str], str] = str,
 ) -> Path:
     r"""Write the page of a study that was run, or of arms of logs.
 
@@ -181,6 +186,8 @@ def write_report(
         effect, from `log_effect`: of one arm against another, or of all others against a `reference`.
     target : str or Path, optional
         Where to write. Default: ``report.html``, in a study's folder, or of logs here.
+    words : callable, default `str`
+        Puts assumptions and warnings into the words of where they are read, as in ``result.summary``.
 
     Returns
     -------
@@ -214,14 +221,14 @@ def write_report(
     if isinstance(study, str | Path):
         if isinstance(folder, EffectResult | EffectsResult):
             raise DataError("an effect is of logs, and a study's page is made of its folder of results")
-        page, path = _study_page(study, Path(folder)), Path(folder) / "report.html"
+        page, path = _study_page(study, Path(folder), words), Path(folder) / "report.html"
     else:
         if not isinstance(folder, EffectResult | EffectsResult):
             raise DataError(
                 "the page of logs is made of the effect of one arm against another",
                 hint="log_effect(found, treated=..., control=...), or reference=... for all others",
             )
-        page, path = _log_page(study, folder), Path("report.html")
+        page, path = _log_page(study, folder, words), Path("report.html")
         target = path if target is None else target
         if Path(target).resolve() in {Path(str(one["file"])).resolve() for one in study.sources}:
             raise DataError(f"{target} is one of the logs", hint="give the page a name of its own")
@@ -233,7 +240,11 @@ def write_report(
 
 
 def write_comparison(
-    studies: Sequence[str | Path], folders: Sequence[str | Path], *, target: str | Path = "report.html"
+    studies: Sequence[str | Path],
+    folders: Sequence[str | Path],
+    *,
+    target: str | Path = "report.html",
+    words: Callable[[str], str] = str,
 ) -> Path:
     """Write one page of two studies that were run: both answers, and whether their effects differ.
 
@@ -245,6 +256,8 @@ def write_comparison(
         Their folders of results.
     target : str or Path, default "report.html"
         Where to write.
+    words : callable, default `str`
+        Puts assumptions and warnings into the words of where they are read.
 
     Returns
     -------
@@ -280,7 +293,8 @@ def write_comparison(
     names = called if called[0] != called[1] else (str(studies[0]), str(studies[1]))
     same = plans[0].items == plans[1].items and plans[0].seeds.items == plans[1].seeds.items
     compared = compare_effects(effects[0], effects[1], names=names, same_items=same)
-    sections = two_sections(compared, effects, plans, names=names, files=[str(study) for study in studies])
+    made = two_sections(compared, effects, plans, names=names, files=[str(study) for study in studies])
+    sections = [replace(section, blocks=worded(section.blocks, words)) for section in made]
     title = f"Do {names[0]!r} and {names[1]!r} differ in their effect?"
     results = {
         "comparison": compared.to_dict(),
@@ -292,7 +306,7 @@ def write_comparison(
     return path
 
 
-def _study_page(study: str | Path, folder: Path) -> str:
+def _study_page(study: str | Path, folder: Path, words: Callable[[str], str]) -> str:
     from whyprompt.answers.external import study_effect
     from whyprompt.answers.internal import load_mediation
     from whyprompt.study import load_study
@@ -307,10 +321,11 @@ def _study_page(study: str | Path, folder: Path) -> str:
         _manifest(folder),
         plan,
         items=items_of(plan).items,
+        words=words,
     )
 
 
-def _log_page(found: ReadTrials, effect: EffectResult | EffectsResult) -> str:
+def _log_page(found: ReadTrials, effect: EffectResult | EffectsResult, words: Callable[[str], str]) -> str:
     from whyprompt.answers.compare import compare_runs
     from whyprompt.answers.logs import log_effect
     from whyprompt.effects.result import EffectResult
@@ -344,6 +359,7 @@ def _log_page(found: ReadTrials, effect: EffectResult | EffectsResult) -> str:
             for one, other in named
         ]
         sections = many_sections(effect, list(zip(of, each, strict=True)))
+    sections = [replace(section, blocks=worded(section.blocks, words)) for section in sections]
     page = _render(title, sections, log_results(of, effect), None)
     # Half a character has no UTF-8, and what turns the direction of writing turns the page's own words too.
     page = page.encode("utf-8", "replace").decode().translate(_UNSEEN)
