@@ -12,9 +12,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from whyprompt.errors import ModelError
-from whyprompt.trials.endpoints.client import NO_BATCHES, FailedError
+from whyprompt.trials.endpoints.client import NO_BATCHES
 from whyprompt.trials.endpoints.purse import OutOfBudgetError
-from whyprompt.trials.endpoints.refusals import reason_in
+from whyprompt.trials.endpoints.refusals import FailedError, reason_in
 from whyprompt.trials.endpoints.wire import Reply, dict_of
 from whyprompt.trials.result import now
 

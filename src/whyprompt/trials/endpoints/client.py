@@ -18,7 +18,7 @@ from whyprompt._words import counted, first_line
 from whyprompt.errors import ModelError, WhypromptError
 from whyprompt.trials.endpoints.pace import Pace, retry_after
 from whyprompt.trials.endpoints.purse import Purse
-from whyprompt.trials.endpoints.refusals import code_of, message_of, reason_of
+from whyprompt.trials.endpoints.refusals import AGAIN, FailedError, Outcome, message_of, refused
 from whyprompt.trials.endpoints.wire import Reply, dict_of, kept_headers
 from whyprompt.trials.result import now
 
@@ -31,34 +31,12 @@ if TYPE_CHECKING:
     from whyprompt.trials.endpoints.ledger import Ledger
     from whyprompt.trials.endpoints.wire import Answer, Request
 
-# Of the server or of the way to it: the same request may well be answered later.
-_AGAIN = {408, 425, 500, 502, 503, 504, 520, 522, 524, 529}
-# Whatever is asked, the answer will be the same.
-_HOPELESS = {401: "the key is refused", 402: "nothing is left to pay with", 403: "the key may not do this"}
-_QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "quota_exceeded")
 _BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 30.0
 # So many requests given up, one after the other and no reply between: the endpoint is gone.
 _GIVEN_UP = 10
 # The longest that a reply which has come waits for its tokens to be counted.
 _COUNTING_S = 5.0
 NO_BATCHES = "does the provider have batches? leave batch out: each is then asked alone"
-
-
-class FailedError(WhypromptError):
-    """A request that got no reply it could use; `reason` is the word for it in the table of trials."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-class _Outcome(NamedTuple):
-    """How one attempt ended without a reply."""
-
-    what: str
-    perhaps_paid: bool
-    wait: float | None = None  # the endpoint's own, where it says so
-    too_fast: bool = False
 
 
 class _Paid(NamedTuple):
@@ -173,7 +151,7 @@ class Client:
         for attempt in range(self.settings.limits.attempts):
             response = await self._looked(self._http.request(method, url, **body), url)
             # What was begun with a POST is not begun again.
-            if response.status_code not in {429, *_AGAIN} or method == "POST":
+            if response.status_code not in {429, *AGAIN} or method == "POST":
                 break
             await asyncio.sleep(retry_after(response.headers) or self._backoff(attempt))
         if response.status_code != 200:
@@ -228,7 +206,7 @@ class Client:
             else:
                 await asyncio.sleep(wait)
 
-    async def _tried(self, request: Request, *, n: int, before: int) -> _Paid | _Outcome:
+    async def _tried(self, request: Request, *, n: int, before: int) -> _Paid | Outcome:
         """Send a request once, and write down that it goes, and what comes of it."""
         key, (money, tokens) = request.hash, self.purse.most(request)
         self.ledger.begin(key, before + n, now(), cost=money, tokens=tokens)
@@ -237,7 +215,7 @@ class Client:
         except WhypromptError as error:
             self.ledger.fail(key, before + n, error.reason if isinstance(error, FailedError) else "refused")
             raise
-        if isinstance(reply, _Outcome):
+        if isinstance(reply, Outcome):
             self.ledger.fail(key, before + n, reply.what)
             return reply
         cost, used = self.purse.charge(request, reply.answer, await self._written(reply.answer))
@@ -278,7 +256,7 @@ class Client:
         if self.stopped is not None:
             raise self.stopped
 
-    def _refuse_waiting(self, wait: float, waited: float, reply: _Outcome) -> None:
+    def _refuse_waiting(self, wait: float, waited: float, reply: Outcome) -> None:
         most = self.settings.limits.wait_s
         if wait <= most and not (reply.too_fast and waited > most):
             return
@@ -290,7 +268,7 @@ class Client:
         self.stop(error)
         raise error
 
-    async def _attempt(self, request: Request, n: int) -> Reply | _Outcome:
+    async def _attempt(self, request: Request, n: int) -> Reply | Outcome:
         """Send a request once."""
         import httpx2
 
@@ -299,14 +277,14 @@ class Client:
         try:
             response = await self._http.post(self._url(request.path), json=dict(request.body))
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
-            return _Outcome("not connected", perhaps_paid=False)
+            return Outcome("not connected", perhaps_paid=False)
         except httpx2.TimeoutException:
-            return _Outcome("no answer in time", perhaps_paid=True)
+            return Outcome("no answer in time", perhaps_paid=True)
         except httpx2.HTTPError:
             # Cut off or reset: it may have been generated, and charged, all the same.
-            return _Outcome("broken off", perhaps_paid=True)
+            return Outcome("broken off", perhaps_paid=True)
         if response.status_code != 200:
-            return self._refused(response)
+            return refused(response, self.clean)
         reply = Reply(
             request_hash=request.hash,
             status=200,
@@ -319,41 +297,15 @@ class Client:
         )
         if isinstance(reply.content.get("error"), dict):
             # Some providers pass another's failure on under 200.
-            return _Outcome("an error under 200", perhaps_paid=False)
+            return Outcome("an error under 200", perhaps_paid=False)
         if not reply.whole:
             if "<html" in response.text[:2000].lower():
                 raise ModelError(
                     f"{self._url(request.path)} answers with a page of HTML",
                     hint="model.endpoint is the base URL of the interface, such as https://HOST/v1",
                 )
-            return _Outcome("not whole", perhaps_paid=True)
+            return Outcome("not whole", perhaps_paid=True)
         return reply
-
-    def _refused(self, response: httpx2.Response) -> _Outcome:
-        status, said = response.status_code, self.clean(message_of(response))
-        code = code_of(response)
-        wait = retry_after(response.headers)
-        if status == 429 or status in _HOPELESS:
-            if code in _QUOTA or status == 402:
-                raise WhypromptError(
-                    f"a quota of the endpoint is used up ({code or status}): {said}",
-                    hint="run again when it is renewed: it goes on where it stopped",
-                )
-            if status == 429:
-                return _Outcome("http 429", perhaps_paid=False, wait=wait, too_fast=True)
-            raise ModelError(f"{_HOPELESS[status]} ({status}): {said}", hint="check model.key and its rights")
-        if status in _AGAIN:
-            return _Outcome(f"http {status}", perhaps_paid=False, wait=wait)
-        if 300 <= status < 400:
-            raise ModelError(
-                f"the endpoint sends elsewhere ({status}), and a key is sent nowhere else",
-                hint="give the address it redirects to as model.endpoint",
-            )
-        if status == 404:
-            raise ModelError(
-                f"{response.url} is not there (404): {said}", hint="check model.endpoint, model.name and api"
-            )
-        raise FailedError(reason_of(code, said, status), f"the request is refused ({status}): {said}")
 
     def _backoff(self, n: int) -> float:
         """Draw a wait: full jitter, so that those who failed together do not come back together."""

@@ -12,11 +12,12 @@ from whyprompt._endpoint_settings import EndpointSettings
 from whyprompt._words import counted, format_number
 from whyprompt.errors import ModelError, WhypromptError
 from whyprompt.trials.endpoints.asking import Purpose
-from whyprompt.trials.endpoints.client import FailedError, connected
+from whyprompt.trials.endpoints.client import connected
 from whyprompt.trials.endpoints.codec import EndpointCodec
 from whyprompt.trials.endpoints.ledger import Ledger
 from whyprompt.trials.endpoints.loop import Loop
 from whyprompt.trials.endpoints.probe import doubts, probe
+from whyprompt.trials.endpoints.refusals import FailedError
 from whyprompt.trials.outcomes.extract import extract
 from whyprompt.trials.outcomes.judge import UNREAD, judge_seeds, judge_text, read_verdict, weighed
 from whyprompt.trials.outcomes.score import Scored

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from whyprompt._words import counted
 from whyprompt.errors import ModelError
 from whyprompt.trials.endpoints.asking import Asking, Purpose
-from whyprompt.trials.endpoints.client import FailedError
 from whyprompt.trials.endpoints.offers import AROUND, TEXT, Offers, offered, prompted, row, tokenized
 from whyprompt.trials.endpoints.proofs import prove_scoring
+from whyprompt.trials.endpoints.refusals import FailedError
 
 if TYPE_CHECKING:
     from whyprompt.results import Check

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from whyprompt.trials.endpoints.asking import Asking, Prompted, Purpose
-from whyprompt.trials.endpoints.client import FailedError
 from whyprompt.trials.endpoints.offers import AROUND, TEXT, prompted, row, tokenized
+from whyprompt.trials.endpoints.refusals import FailedError
 from whyprompt.trials.endpoints.scoring import TOP, WAYS, Given, NotScoredError, ask_score, read_score
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from whyprompt.trials.endpoints.asking import Asking, Prompted, Purpose
-from whyprompt.trials.endpoints.client import FailedError
+from whyprompt.trials.endpoints.refusals import FailedError
 from whyprompt.trials.models.scoring import TokenScores
 
 if TYPE_CHECKING:

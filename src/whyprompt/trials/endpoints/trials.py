@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from whyprompt.errors import WhypromptError
 from whyprompt.trials.endpoints.asking import Purpose
-from whyprompt.trials.endpoints.client import FailedError
 from whyprompt.trials.endpoints.judges import elsewhere
 from whyprompt.trials.endpoints.plan import wanted_of
+from whyprompt.trials.endpoints.refusals import FailedError
 from whyprompt.trials.endpoints.scoring import Given, ask_score, read_score
 from whyprompt.trials.outcomes.score import score_outcomes
 
