@@ -118,6 +118,8 @@ def test_a_refused_request_is_sent_once_and_says_why(proxy, plan, tmp_path):
     assert link.sent == 6
     said = "without an outcome are 0 of 3 trials of arm 'direct' and 3 of 3 of arm 'polite' (http 400 3)"
     assert [n for n in notices if n.startswith(said)]
+    (why,) = [n for n in notices if n.startswith("no reply to arm 'polite', item ")]
+    assert why.endswith("the request is refused (400): no such thing as polite")
     assert frame["error"].isna().tolist() == (frame["arm"] == "direct").tolist()
     assert set(frame["error"].dropna()) == {"http 400"}
 

@@ -136,7 +136,9 @@ def test_a_judge_that_gives_nothing_leaves_a_gap_with_its_reason_and_is_asked_ag
 
     server, shown = bench(refuses)
     study = local(judge(server.url, limits={"attempts": 1}))
-    run_study(study, tmp_path / "run")
+    notices = run_study(study, tmp_path / "run").notices
+    (told,) = [n for n in notices if n.startswith("the judge 'helpful' has no reply to arm ")]
+    assert told.endswith("the request is refused (400): filtered")
     table = load_trials(study, tmp_path / "run")
     gaps = table[table["helpful"].isna()]
     assert set(gaps["error"]) <= {"judge 'helpful': filtered", "judge 'helpful': no verdict"}

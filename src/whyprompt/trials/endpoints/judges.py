@@ -51,6 +51,7 @@ class _Seat:
     abilities: Abilities
     codec: EndpointCodec
     turns: asyncio.Semaphore
+    failures: dict[str, str] = field(default_factory=dict)
     asked: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     def prompt(self, item: Item, completion: str) -> Prompt:
@@ -92,6 +93,7 @@ class _Seat:
                     f"{trial.where}, the judge {name!r}: {error.message}",
                     hint="run again: it goes on where it stopped",
                 ) from None
+            self.failures.setdefault(error.reason, f"{trial.where}: {error.message}")
             return _without(name, f"judge {name!r}: {error.reason}")
         found = [read_verdict(reply, self.judge) for reply in replies]
         if set(found) == {UNREAD}:
@@ -189,6 +191,7 @@ class Bench:
         for seat in self.seats:
             name = seat.outcome.name
             lines += [f"the probe of the judge {name!r} leaves in doubt: {d}" for d in doubts(seat.abilities)]
+            lines += [f"the judge {name!r} has no reply to {said}" for said in seat.failures.values()]
             lines += [f"the judge {name!r}: {d}" for d in seat.client.purse.doubts()]
             lines.append(seat.spent())
         return lines

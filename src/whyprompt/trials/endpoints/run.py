@@ -197,7 +197,8 @@ async def _run(
     store.add(plan.fingerprint, model, items=items)
     save_manifest(folder, plan, facts, started_at=started, text=text, notices=notices)
     begun = time.perf_counter()
-    sender = _Sender(client, store, plan, model, Asker(client, abilities, codec, plan, bench), progress)
+    asker = Asker(client, abilities, codec, plan, bench)
+    sender = _Sender(client, store, plan, model, asker, progress)
     try:
         await sender.send_all(dropped)
     finally:
@@ -208,7 +209,9 @@ async def _run(
     store.check_there()
     spent = client.ledger.spent()
     table = store.frame(plan.fingerprint, model)
-    notices += [*drift(table), *told(study, table), *client.purse.doubts(), *bench.spent()]
+    notices += [*drift(table), *told(study, table)]
+    notices += [f"no reply to {said}" for said in asker.failures.values()]
+    notices += [*client.purse.doubts(), *bench.spent()]
     if spent.perhaps:
         money = f", {format_number(spent.perhaps_money)} {client.purse.currency}" if settings.price else ""
         notices.append(

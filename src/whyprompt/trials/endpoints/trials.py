@@ -60,6 +60,8 @@ class Asker:
         self._study = plan.study
         self._wanted = wanted_of(plan.study)
         self._scoring = asyncio.Lock()
+        # What was said, in words, of the first request that failed for each reason.
+        self.failures: dict[str, str] = {}
 
     def with_client(self, client: Client | Collector | Settled) -> Asker:
         """Give the same that asks another."""
@@ -93,6 +95,7 @@ class Asker:
                 raise WhypromptError(
                     f"{trial.where}: {error.message}", hint="run again: it goes on where it stopped"
                 ) from None
+            self.failures.setdefault(error.reason, f"{trial.where}: {error.message}")
             made = self.without(trial, error.reason)
         return self._with_costs(made, replies)
 
