@@ -5,7 +5,7 @@ On the embedded model, with one thread: a margin over a foil of one token by one
 two runs with the vocabulary normalised, which is what longer foils take; and texts written under patches,
 beside a naive loop that computes the whole sequence anew with hooks at every step, and whether both write the
 same. Then how often intervals of effects on an outcome of 0 or 1 hold the truth, of items drawn with known
-chances of a flip either way, with its Monte Carlo error: it needs no model.
+chances of a flip either way, alone and in clusters, with its Monte Carlo error: it needs no model.
 
     python benchmarks/outcomes.py
     python benchmarks/outcomes.py --only coverage --reps 40
@@ -20,6 +20,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from scipy.special import ndtr
 
 CHANCES = ((0.02, 0.0), (0.1, 0.0), (0.1, 0.1), (0.3, 0.05), (0.4, 0.0))
 SIZES = (8, 10, 20, 40)
@@ -29,29 +30,38 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def coverage(reps: int, columns: int = 20) -> None:
+def coverage(reps: int, *, clustered: bool, columns: int = 20) -> None:
     """Count how often the interval of one set's NIE, of `columns` at a time, holds the mean."""
     from whyprompt import infer_heads
     from whyprompt.mediation import Site, Sweep
 
-    say("chance of a right text made wrong, a wrong one right; by items, share of 95% intervals that hold")
-    rng = np.random.default_rng(0)
+    of = "clusters of 1 to 4 items that go together" if clustered else "items"
+    say(f"chance of a right text made wrong, a wrong one right; by {of}, share of 95% intervals that hold")
+    rng = np.random.default_rng(int(clustered))
+
+    def uniform(units: Any, more: int) -> Any:
+        if not clustered:
+            return rng.random((len(units), more))
+        own, shared = (rng.normal(size=(size, more)) for size in (len(units), units[-1] + 1))
+        return ndtr((own + shared[units]) / np.sqrt(2))
+
     for down, up in CHANCES:
         cells = []
         for n in SIZES:
             hits = []
             for _ in range(reps):
-                y11 = (rng.random(n) < 0.5).astype(float)  # so each kind of flip has half of the items
-                move = rng.random((n, columns))
+                units = np.repeat(np.arange(n), rng.integers(1, 5, n) if clustered else 1)
+                y11 = (uniform(units, 1)[:, 0] < 0.5).astype(float)  # so each kind of flip has half of them
+                move = uniform(units, columns)
                 flips = np.where(y11[:, None] == 1, move < 2 * down, move < 2 * up)
                 y10 = np.where(flips, 1 - y11[:, None], y11[:, None])
                 sweep = Sweep(
-                    y00=np.zeros(n),
+                    y00=np.zeros(len(units)),
                     y11=y11,
                     y10=y10,
                     outcome="generated right",
-                    item_ids=tuple(map(str, range(n))),
-                    clusters=tuple(map(str, range(n))),
+                    item_ids=tuple(map(str, range(len(units)))),
+                    clusters=tuple(map(str, units)),
                     sets={str(k): (Site("head", 0, k),) for k in range(columns)},
                 )
                 found = infer_heads(sweep, draws=1000, n_splits=0)
@@ -206,7 +216,8 @@ def main() -> None:
         if args.only != "margins":
             texts(lm, pairs, args.tokens)
     if args.only in {None, "coverage"}:
-        coverage(args.reps)
+        for clustered in (False, True):
+            coverage(args.reps, clustered=clustered)
 
 
 if __name__ == "__main__":

@@ -220,6 +220,7 @@ def test_what_is_moved_is_the_difference_of_two_regressions():
     weights = [np.linalg.pinv(fit.model.exog)[0] for fit in fits]
     own = float(fits[1].resid ** 2 @ (weights[1] - weights[0]) ** 2) * 80 / fits[1].df_resid
     assert made.error == pytest.approx(np.sqrt(max(spread[1] - spread[0], own)))
+    assert made.df == pytest.approx(fits[1].df_resid)
     # What tells the arm, or is as many columns as rows, leaves nothing to compare.
     assert moved_by(y, treated, x, treated[:, None] + 0.01 * z[:, :1]).tells
     assert moved_by(y, treated, x, rng.normal(size=(80, 78))).tells

@@ -123,6 +123,8 @@ def test_what_is_blamed_moves_half_an_error_and_more_than_chance_of_all_that_are
     near = Moved(0.6, 0.6 / 2.3, False)
     assert blamed(near) == ["a"]
     assert blamed(near, *[small] * 5) == []
+    # Nor are 2.3 errors beyond chance where six degrees of freedom are left.
+    assert blamed(near._replace(df=6.0)) == []
     # Where only all together move it none is spared.
     assert blamed(small, small, together=sure) == ["a", "b"]
     assert blamed(small, Moved(np.nan, np.nan, True)) == ["b"]

@@ -196,9 +196,9 @@ def _blamed(names: Sequence[str], alone: Sequence[Moved], together: Moved, std_e
     from scipy import stats
 
     asked = len(names) + (len(names) > 1)
-    limit = float(stats.norm.isf((1.0 - _SURE) / 2 / asked))
 
     def moves(one: Moved) -> bool:
+        limit = float(stats.t.isf((1.0 - _SURE) / 2 / asked, one.df))
         return one.tells or abs(one.move) > max(_MOVED * std_error, limit * one.error)
 
     return [name for name, one in zip(names, alone, strict=True) if moves(one)] or (

@@ -20,12 +20,14 @@ _SPARE = 0.25
 class Moved(NamedTuple):
     """`move` of the arm's slope, the `error` that it has where the added columns say nothing of the outcome.
 
-    `tells` says that they tell the arm, or are so many, that the rows do not say what they move.
+    `tells` says that they tell the arm, or are so many, that the rows do not say what they move; `df` are the
+    error's degrees of freedom.
     """
 
     move: float
     error: float
     tells: bool
+    df: float = np.inf
 
 
 def moved_by(y: Floats, treated: NDArray[np.bool_], known: Floats, added: Floats) -> Moved:
@@ -51,10 +53,10 @@ def moved_by(y: Floats, treated: NDArray[np.bool_], known: Floats, added: Floats
     predicted, leverage = least_squares(after, y)
     spare = n - float(leverage.sum()) - 1.0
     if left[1] <= _SPARE * left[0] or spare < 1.0:
-        return Moved(np.nan, np.nan, True)
+        return Moved(np.nan, np.nan, tells=True)
     slope = float(with_them @ y) / left[1]
     squares = (y - predicted - slope * with_them) ** 2
     alike = float(squares.sum()) * max(1.0 / left[1] - 1.0 / left[0], 0.0)
     own = float(squares @ (with_them / left[1] - rest / left[0]) ** 2) * n
     error = float(np.sqrt(max(alike, own) / spare))
-    return Moved(slope - float(rest @ y) / left[0], error, False)
+    return Moved(slope - float(rest @ y) / left[0], error, tells=False, df=spare)
