@@ -74,15 +74,34 @@ def say(text: str) -> None:
 # ---- the population ----------------------------------------------------------------------------
 
 
-def make(path: Path, sizes: dict[str, int], first_layer: int, beside: list[str]) -> None:
-    """Sweep the items that the file does not hold yet."""
+def task_pairs(lm: Any, task: str, size: int) -> list[Any]:
+    """Items of a task, asked directly and after three solved examples."""
     import pandas as pd
 
-    from whyprompt import load_model, set_sweep
     from whyprompt.answers.pairs import study_pairs
-    from whyprompt.mediation import PairOutcomes
     from whyprompt.study import Study
     from whyprompt.trials.items.load import load_items
+
+    study = Study.model_validate(
+        {
+            "name": task,
+            "question": "what three examples do",
+            "items": [{"source": "reasoning_gym", "dataset": task, "size": size, **TASKS[task]}],
+            "model": {"name": "embedded"},
+            "arms": {"direct": {"kind": "direct"}, "few_shot": {"kind": "few_shot", "shots": 3}},
+            "outcomes": ["log_prob"],
+            "effect": {"contrast": {"treated": "few_shot", "control": "direct"}},
+            "seeds": {"items": 12, "shots": 5},
+        }
+    )
+    items = load_items(study.items, seed=study.seeds.items).items
+    return study_pairs(study, study.contrast, list(items), lm.codec, pd.DataFrame())
+
+
+def make(path: Path, sizes: dict[str, int], first_layer: int, beside: list[str]) -> None:
+    """Sweep the items that the file does not hold yet."""
+    from whyprompt import load_model, set_sweep
+    from whyprompt.mediation import PairOutcomes
 
     lm = load_model("embedded", dtype="float32")
     shape = lm.model.config
@@ -94,25 +113,10 @@ def make(path: Path, sizes: dict[str, int], first_layer: int, beside: list[str])
     sets |= {f"{kind} {at}": [f"{kind} {at}"] for kind in beside for at in range(shape.num_hidden_layers)}
     sets["set"] = SET
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    for task, settings in TASKS.items():
+    for task in TASKS:
         if task not in sizes:
             continue
-        study = Study.model_validate(
-            {
-                "name": task,
-                "question": "what three examples do",
-                "items": [
-                    {"source": "reasoning_gym", "dataset": task, "size": sizes[task], **settings},
-                ],
-                "model": {"name": "embedded"},
-                "arms": {"direct": {"kind": "direct"}, "few_shot": {"kind": "few_shot", "shots": 3}},
-                "outcomes": ["log_prob"],
-                "effect": {"contrast": {"treated": "few_shot", "control": "direct"}},
-                "seeds": {"items": 12, "shots": 5},
-            }
-        )
-        items = load_items(study.items, seed=study.seeds.items).items
-        pairs = study_pairs(study, study.contrast, list(items), lm.codec, pd.DataFrame())
+        pairs = task_pairs(lm, task, sizes[task])
         done = {d["item_id"]: PairOutcomes.from_dict(_without_task(d)) for d in lines if d["task"] == task}
         began = time.perf_counter()
         with path.open("a") as file:

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import referee_methods as methods
 import torch
+from coverage_heads import task_pairs
 from referee_models import programs
 from referee_scores import (
     BOUNDS,
@@ -120,27 +121,7 @@ def worked_pairs(_: Any, n: int) -> list[Any]:
 
 
 def examples_pairs(lm: Any, n: int) -> list[Any]:
-    import pandas as pd
-
-    from whyprompt.answers.pairs import study_pairs
-    from whyprompt.study import Study
-    from whyprompt.trials.items.load import load_items
-
-    settings = {"settings": {"min_words": 2, "max_words": 4}, "difficulty": "span_length"}
-    study = Study.model_validate(
-        {
-            "name": "letters",
-            "question": "what three examples do",
-            "items": [{"source": "reasoning_gym", "dataset": "letter_counting", "size": n, **settings}],
-            "model": {"name": "embedded"},
-            "arms": {"direct": {"kind": "direct"}, "few_shot": {"kind": "few_shot", "shots": 3}},
-            "outcomes": ["log_prob"],
-            "effect": {"contrast": {"treated": "few_shot", "control": "direct"}},
-            "seeds": {"items": 12, "shots": 5},
-        }
-    )
-    items = load_items(study.items, seed=study.seeds.items).items
-    return list(study_pairs(study, study.contrast, list(items), lm.codec, pd.DataFrame()))
+    return task_pairs(lm, "letter_counting", n)
 
 
 PAIRS = {"names": names_pairs, "worked": worked_pairs, "examples": examples_pairs}

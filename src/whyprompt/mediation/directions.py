@@ -12,7 +12,7 @@ from whyprompt.errors import MediationError
 from whyprompt.mediation.engine.runner import in_packs, score_of
 from whyprompt.mediation.engine.sites import as_sites
 from whyprompt.mediation.intervals import check_level, interval_words, mean_interval, share_interval
-from whyprompt.mediation.results import heads_of
+from whyprompt.mediation.relate import ranked_heads
 from whyprompt.mediation.scales import scale_words
 from whyprompt.mediation.search import FEW, percent_words, share_words, split_items
 from whyprompt.mediation.sweep import check_heads, open_runtime
@@ -209,19 +209,9 @@ def judge_directions(tried: Mapping[str, Any], *, level: float = 0.95) -> Result
 
 def _ranked(sweep: Sweep | None, seen: Sequence[PromptPair], top: int) -> tuple[Head, ...]:
     """Give the heads with the largest effects on the search items, the mean size over both directions."""
-    if sweep is None or not {"nie", "pure_nie"} <= set(sweep.quantities) or not sweep.heads:
-        raise MediationError(
-            "there is nothing to choose heads by: no sweep of single heads in both directions",
-            hint="give sweep=head_sweep(model, pairs), or heads=[(layer, head), ...]",
-        )
     if top < 1:
         raise MediationError(f"top is {top}, but it is at least 1")
-    at = {item: i for i, item in enumerate(sweep.item_ids)}
-    if missing := [pair.item_id for pair in seen if pair.item_id not in at]:
-        raise MediationError(f"the sweep has no item {missing[0]!r}", hint="run it on all, or give heads")
-    rows = [at[pair.item_id] for pair in seen]
-    size = np.abs(sweep.nie[rows].mean(0)) + np.abs(sweep.pure_nie[rows].mean(0))
-    return heads_of(sweep.sites[i] for i in np.argsort(-size, kind="stable"))[:top]
+    return ranked_heads(sweep, [pair.item_id for pair in seen])[:top]
 
 
 def _kept(runtime: ModelRuntime, pair: PromptPair) -> int:

@@ -157,11 +157,6 @@ def relate_heads(
 def _chosen(sweep: Sweep | None, heads: Sequence[SiteLike] | None, top: int) -> list[Head]:
     """Give the chosen heads, from the lowest layer up."""
     if heads is None:
-        if sweep is None or not {"nie", "pure_nie"} <= set(sweep.quantities) or not sweep.heads:
-            raise MediationError(
-                "there is nothing to choose heads by: no sweep of single heads in both directions",
-                hint="give sweep=head_sweep(model, pairs), or heads=[(layer, head), ...]",
-            )
         if top < 2:
             raise MediationError(f"top is {top}, but relations are of two heads or more")
         return top_heads(sweep, top)
@@ -178,11 +173,25 @@ def _chosen(sweep: Sweep | None, heads: Sequence[SiteLike] | None, top: int) -> 
     return sorted(heads_of(sites))
 
 
-def top_heads(sweep: Sweep, top: int) -> list[Head]:
-    """Heads with the largest effects, either direction, from the lowest layer up."""
-    size = np.abs(sweep.nie.mean(0)) + np.abs(sweep.pure_nie.mean(0))
-    down = heads_of(sweep.sites[i] for i in np.argsort(-size, kind="stable").tolist())
-    return sorted(down[:top])
+def top_heads(sweep: Sweep | None, top: int) -> list[Head]:
+    """Heads with the largest effects, the mean size over both directions, from the lowest layer up."""
+    return sorted(ranked_heads(sweep)[:top])
+
+
+def ranked_heads(sweep: Sweep | None, items: Sequence[str] | None = None) -> tuple[Head, ...]:
+    """Heads by their mean effect on some items, the mean size over both directions, the largest first."""
+    if sweep is None or not {"nie", "pure_nie"} <= set(sweep.quantities) or not sweep.heads:
+        raise MediationError(
+            "there is nothing to choose heads by: no sweep of single heads in both directions",
+            hint="give sweep=head_sweep(model, pairs), or heads=[(layer, head), ...]",
+        )
+    at = {item: i for i, item in enumerate(sweep.item_ids)}
+    asked = sweep.item_ids if items is None else items
+    if missing := [item for item in asked if item not in at]:
+        raise MediationError(f"the sweep has no item {missing[0]!r}", hint="run it on all, or give heads")
+    rows = [at[item] for item in asked]
+    size = np.abs(sweep.nie[rows].mean(0)) + np.abs(sweep.pure_nie[rows].mean(0))
+    return heads_of(sweep.sites[i] for i in np.argsort(-size, kind="stable").tolist())
 
 
 def relation_sweep(
