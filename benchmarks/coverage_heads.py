@@ -24,6 +24,16 @@ how often the intervals of single heads, of all together, of paths and of intera
 often a row that is named has an interval with zero in it.
 
     python benchmarks/coverage_heads.py --interactions --shapes normal lognormal --items-drawn 8 10 20
+
+`--race` asks of the sweep what a race for its five heads of the largest NIE would spare: items in random
+order, a head dropped as soon as five others are known to be above it, at 95% at any time and over all heads.
+Once by empirical Bernstein confidence sequences without replacement (Waudby-Smith and Ramdas, 2020), told the
+range of the sweep's own effects, which nobody knows beforehand; once by asymptotic ones of the paired
+differences (Waudby-Smith et al., 2024), which promise nothing at so few items. Rows become arithmetic by the
+benchmark's bound: both clean runs of an item stay, and a row costs the layers above its own.
+
+    python benchmarks/coverage_heads.py --sweep heads.jsonl --as-it-is --tasks letter_counting --race \
+        --items-drawn 10 20 50 100
 """
 
 from __future__ import annotations
@@ -65,6 +75,7 @@ SHAPES: dict[str, Any] = {
     "lognormal": lambda rng, size: rng.lognormal(size=size) - np.exp(0.5),
 }
 ALPHA = 0.05
+RACE_TOP, RACE_TOKENS, RACE_ANSWER = 5, 103, 2
 
 
 def say(text: str) -> None:
@@ -251,6 +262,103 @@ def count_related(
     return {k: (float(np.mean(v)), float(np.std(v) / np.sqrt(reps))) for k, v in seen.items()}
 
 
+# ---- racing ----------------------------------------------------------------------------------------
+
+
+def bernstein(columns: np.ndarray, low: float, high: float, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence sequence of each column's mean, its rows drawn without replacement: ends, (items, heads)."""
+    x = (columns - low) / (high - low)
+    n = len(x)
+    t = np.arange(1, n + 1)[:, None]
+    mean = (0.5 + x.cumsum(0)) / (t + 1)
+    spread = (0.25 + ((x - mean) ** 2).cumsum(0)) / (t + 1)
+    before, spread = (np.vstack([np.full_like(x[:1], v), a[:-1]]) for v, a in ((0.5, mean), (0.25, spread)))
+    bet = np.minimum(np.sqrt(2 * np.log(2 / level) / (spread * t * np.log1p(t))), 0.75)
+    seen = np.vstack([np.zeros_like(x[:1]), x.cumsum(0)[:-1]])
+    weight = (bet * (1 + (t - 1) / (n - t + 1))).cumsum(0)
+    middle = (bet * (x + seen / (n - t + 1))).cumsum(0) / weight
+    variance = ((x - before) ** 2 * (-np.log1p(-bet) - bet)).cumsum(0)
+    half = (np.log(2 / level) + variance) / weight
+    # What has not been drawn lies in the range.
+    sums = x.cumsum(0)
+    least, most = np.maximum(middle - half, sums / n), np.minimum(middle + half, (sums + n - t) / n)
+    return np.maximum.accumulate(least), np.minimum.accumulate(most)
+
+
+def above(columns: np.ndarray, of: int, level: float) -> np.ndarray:
+    """Which column is known to be above which, after these of so many rows, by asymptotic sequences."""
+    t, far = len(columns), -2 * np.log(level)
+    rho = np.sqrt((far + np.log(far) + 1) / (of / 2))  # narrowest after half of the rows
+    mean, cov = columns.mean(0), np.cov(columns, rowvar=False)
+    spread = np.maximum(cov.diagonal()[:, None] + cov.diagonal() - 2 * cov, 0.0)
+    scale = t * rho**2 + 1
+    width = np.sqrt(spread * 2 * scale / (t * rho) ** 2 * np.log(np.sqrt(scale) / level) * (1 - t / of))
+    known: np.ndarray = mean[:, None] - mean > width
+    return known
+
+
+def raced(
+    columns: np.ndarray, top: int, bounds: tuple[float, float] | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Race columns over rows: which is run on which, rows that are run at all, and the columns left."""
+    n, m = columns.shape
+    run, alive = np.zeros((n, m), dtype=bool), np.ones(m, dtype=bool)
+    if bounds is not None:
+        least, most = bernstein(columns, *bounds, ALPHA / m)
+    for t in range(n):
+        if alive.sum() <= top:
+            break
+        run[t] = alive
+        if t == n - 1:
+            break  # all is known
+        at = alive.nonzero()[0]
+        if bounds is not None:
+            alive[at] = most[t, at] >= np.sort(least[t, at])[-top]
+        elif t >= 4:  # a covariance needs some items
+            alive[at] = above(columns[: t + 1, at], n, 2 * ALPHA / (m * (m - 1))).sum(0) < top
+    return run, run.any(1), alive
+
+
+def race(columns: np.ndarray, first_layer: int, sizes: list[int], reps: int) -> None:
+    """Show what a race for the top heads spares of a sweep of them, in rows and in arithmetic."""
+    from arithmetic import shape_of
+
+    from whyprompt.trials.models.locate import locate_model
+
+    shape = shape_of(locate_model("embedded")[0])
+    layers = np.repeat(np.arange(first_layer, shape.layers), shape.heads)
+    columns = columns[:, : len(layers)]  # sites swept beside the heads come after them
+    # Two prompts of so many tokens each, with an answer of two: what these items have on average.
+    clean = 2 * (shape.tokens(range(RACE_TOKENS)) + RACE_ANSWER * shape.logits)
+    rows = np.array(
+        [shape.row(layer, RACE_TOKENS, RACE_ANSWER, RACE_ANSWER) for layer in layers], dtype=float
+    )
+    ends = float(columns.min()), float(columns.max())
+    print(
+        f"\na race for the {RACE_TOP} heads of the largest NIE, of {len(layers)}: spared of rows and of "
+        f"arithmetic\n(both clean runs are {clean / (clean + rows.sum()):.0%} of a sweep's), and how often "
+        "the full sweep's heads are kept"
+    )
+    print("    n    empirical Bernstein, range known              asymptotic, paired differences")
+    for n in sizes:
+        rng = np.random.default_rng([n, 7])
+        seen: dict[str, list[tuple[float, float, float]]] = {"bernstein": [], "asymptotic": []}
+        for _ in range(reps):
+            some = columns[rng.permutation(len(columns))[:n]]
+            best = np.argsort(some.mean(0))[-RACE_TOP:]
+            for name, bounds in (("bernstein", ends), ("asymptotic", None)):
+                run, items, alive = raced(some, RACE_TOP, bounds)
+                spent = items.sum() * clean + (run * rows).sum()
+                whole = n * (clean + rows.sum())
+                seen[name].append((1 - run.mean(), 1 - spent / whole, float(alive[best].all())))
+        figures = (np.mean(v, 0) for v in seen.values())
+        print(
+            f"  {n:3}  "
+            + "  ".join("  rows {:5.1%}, arithmetic {:5.1%}, right {:.2f}".format(*f) for f in figures),
+            flush=True,
+        )
+
+
 def show(title: str, results: dict[int, dict[str, tuple[float, float]]]) -> None:
     print(f"\n{title}")
     names = list(next(iter(results.values())))
@@ -289,6 +397,7 @@ def main() -> None:
     cli.add_argument("--reps", type=int, default=300)
     cli.add_argument("--draws", type=int, default=1000)
     cli.add_argument("--heads", type=int, default=100, help="columns of each known shape")
+    cli.add_argument("--race", action="store_true", help="what a race for the top heads would spare")
     cli.add_argument("--interactions", action="store_true", help="what relate_heads claims; no sweep")
     options = cli.parse_args()
 
@@ -317,6 +426,11 @@ def main() -> None:
             )
             say(f"{title}, {n} items: {time.perf_counter() - began:.0f} s")
         show(title, results)
+
+    if options.race:
+        heads = populations(options.sweep, options.tasks)["NIE"]["heads"]
+        race(heads, options.first_layer, options.items_drawn, options.reps)
+        return
 
     print(
         f"{options.reps} samples of each size, {options.draws} draws; wanted: at most {ALPHA} for the first "

@@ -7,8 +7,14 @@ and at larger ones; the ratio is to the fastest of them. Repetitions alternate, 
 Beside the time on the clock stands the processor time of the same calls, which tells more where the machine
 is shared (take --threads 1 then: threads that wait for a processor count as busy).
 
+The arithmetic bound is that of `sweep.py`, for scores: every distinct beginning of the prompts with their
+answers once, and the vocabulary's logits once after each beginning that an answer's token is predicted from,
+at the fastest rate that one thread's matrix products reach on this machine. The time that stands beside it is
+the processor's, tokenising included.
+
     python benchmarks/scoring.py                 # needs lm-eval: pip install "lm-eval[hf]"
     python benchmarks/scoring.py --items 96 --repeats 3 --threads 2
+    python benchmarks/scoring.py --alone --threads 1       # against the bound, without lm-eval
 """
 
 from __future__ import annotations
@@ -23,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from arithmetic import fastest_rate, processor, scored, shape_of
 
 from whyprompt import load_model
 from whyprompt.study import DirectArm, FewShotArm, ReasoningGymSource
@@ -67,6 +74,30 @@ def theirs(harness: HFLM, prompts: list[Prompt], batch_size: int) -> tuple[tuple
     return clock.read(), [float(log_prob) for log_prob, _greedy in answers]
 
 
+def beside(
+    peer: dict[int, list[tuple[float, float]]], median: float, cpu: float, worst: float
+) -> dict[str, Any]:
+    """Show lm-eval's times beside ours, and give what is kept of them."""
+    medians = {b: statistics.median(t[0] for t in times) for b, times in peer.items()}
+    cpus = {b: statistics.median(t[1] for t in times) for b, times in peer.items()}
+    best = min(medians, key=lambda b: medians[b])
+    cpu_ratio = min(cpus.values()) / cpu
+    print(
+        "  lm-eval "
+        + ", ".join(f"{t:.2f} s at batch {b}" for b, t in medians.items())
+        + f"; {medians[best] / median:.1f} times as fast as lm-eval at its fastest (batch {best}), "
+        f"{cpu_ratio:.1f} times by processor time; log-probabilities differ by at most {worst:.1e}"
+    )
+    return {
+        "lm_eval_s": medians,
+        "ratio_to_fastest": medians[best] / median,
+        "ratio_to_default_batch_1": medians[1] / median if 1 in medians else None,
+        "lm_eval_cpu_s": cpus,
+        "cpu_ratio_to_fastest": cpu_ratio,
+        "largest_difference": worst,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default="embedded")
@@ -75,15 +106,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 16, 32])
     parser.add_argument("--arms", nargs="+", choices=["direct", "few_shot"], default=["direct", "few_shot"])
+    parser.add_argument("--alone", action="store_true", help="without lm-eval")
     args = parser.parse_args()
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     logging.disable(logging.WARNING)
-    from lm_eval.models.huggingface import HFLM
-
     lm = load_model(args.model, dtype="float32", threads=args.threads)
     folder, _ = locate_model(args.model)
-    harness = HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=1, add_bos_token=False)
+    harness: HFLM | None = None
+    if not args.alone:
+        from lm_eval.models import huggingface
+
+        harness = huggingface.HFLM(
+            pretrained=str(folder), device="cpu", dtype="float32", batch_size=1, add_bos_token=False
+        )
     torch.set_num_threads(args.threads)
     source = ReasoningGymSource(
         source="reasoning_gym",
@@ -96,43 +132,38 @@ def main() -> None:
         "direct": DirectArm(kind="direct"),
         "few_shot": FewShotArm(kind="few_shot", shots=3),
     }
+    rate = fastest_rate()
+    print(f"{processor()}, {args.threads} threads; one multiplies {rate / 1e9:.0f} Gflop/s in float32")
     report: dict[str, Any] = {"items": args.items, "threads": args.threads, "notes": list(lm.notes)}
+    report |= {"processor": processor(), "rate": rate}
     for name in args.arms:
         prompts = [render(i, arms[name], name=name, pool=pool, renderer=lm.codec) for i in pool.items]
+        encoded = [lm.codec.encode(p) for p in prompts]
+        bound = scored(shape_of(folder), [(e.ids, e.answer_ids) for e in encoded]) / rate
         mine: list[tuple[float, float]] = []
-        peer: dict[int, list[tuple[float, float]]] = {b: [] for b in args.batch_sizes}
+        peer: dict[int, list[tuple[float, float]]] = (
+            {} if harness is None else {b: [] for b in args.batch_sizes}
+        )
         ours(lm, prompts[:8])
-        theirs(harness, prompts[:8], 1)
+        if harness is not None:
+            theirs(harness, prompts[:8], 1)
         worst = 0.0
         for _ in range(args.repeats):
             seconds, values = ours(lm, prompts)
             mine.append(seconds)
-            for batch in args.batch_sizes:
+            for batch, times in peer.items():
+                assert harness is not None
                 seconds, reference = theirs(harness, prompts, batch)
-                peer[batch].append(seconds)
+                times.append(seconds)
                 worst = max(worst, float(np.max(np.abs(np.subtract(values, reference)))))
-        medians = {b: statistics.median(t[0] for t in times) for b, times in peer.items()}
-        cpu = {b: statistics.median(t[1] for t in times) for b, times in peer.items()}
-        best = min(medians, key=lambda b: medians[b])
-        median = statistics.median(t[0] for t in mine)
-        cpu_ratio = min(cpu.values()) / statistics.median(t[1] for t in mine)
-        report[name] = {
-            "whyprompt_s": median,
-            "lm_eval_s": medians,
-            "ratio_to_fastest": medians[best] / median,
-            "ratio_to_default_batch_1": medians[1] / median if 1 in medians else None,
-            "whyprompt_cpu_s": statistics.median(t[1] for t in mine),
-            "lm_eval_cpu_s": cpu,
-            "cpu_ratio_to_fastest": cpu_ratio,
-            "largest_difference": worst,
-        }
+        median, cpu = (statistics.median(t[k] for t in mine) for k in (0, 1))
+        report[name] = {"whyprompt_s": median, "whyprompt_cpu_s": cpu, "bound_s": bound}
         print(
-            f"{name}: whyprompt {median:.2f} s; lm-eval "
-            + ", ".join(f"{t:.2f} s at batch {b}" for b, t in medians.items())
-            + f"; {medians[best] / median:.1f} times as fast as lm-eval at its fastest (batch {best}), "
-            f"{cpu_ratio:.1f} times by processor time; "
-            f"log-probabilities differ by at most {worst:.1e}"
+            f"{name}: whyprompt {median:.2f} s, {cpu:.2f} of the processor; arithmetic bound {bound:.2f} s, "
+            f"{cpu / bound:.2f} x its bound"
         )
+        if peer:
+            report[name] |= beside(peer, median, cpu, worst)
     print(json.dumps(report))
 
 

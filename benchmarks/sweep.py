@@ -37,6 +37,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from arithmetic import fastest_rate, processor, shape_of
+
 # Peers import this file in their own environments: nothing but the standard library at the top.
 
 MIB = 1 << 20
@@ -412,16 +414,7 @@ def save_models(where: Path, names: list[str]) -> dict[str, Path]:
 
 def flops(folder: Path, pairs: list[dict[str, Any]], kind: str = "nie") -> float:
     """Count the operations a pair that the scheme cannot avoid, in one kind of sweep."""
-    config = json.loads((folder / "config.json").read_text())
-    gpt2 = config["model_type"] == "gpt2"
-    layers = config["n_layer" if gpt2 else "num_hidden_layers"]
-    heads = config["n_head" if gpt2 else "num_attention_heads"]
-    width = config["n_embd" if gpt2 else "hidden_size"]
-    inner = 4 * width if gpt2 else config["intermediate_size"]
-    kv = heads if gpt2 else config["num_key_value_heads"]
-    qkv = 2 * width * width * (1 + 2 * kv / heads)
-    rest = 2 * width * width + 2 * width * inner * (2 if gpt2 else 3)  # after the head's output
-    logits = 2 * width * config["vocab_size"]
+    shape = shape_of(folder)
     total = 0.0
     for p in pairs:
         n = tokens = len(p["answer"])
@@ -431,40 +424,11 @@ def flops(folder: Path, pairs: list[dict[str, Any]], kind: str = "nie") -> float
         t0, t1 = (len(p[k]) + n - 1 for k in ("ids0", "ids1"))
         # A knockout is of one prompt; the others need a clean run of both.
         for t in (t1,) if kind == "knockout" else (t0, t1):
-            total += layers * (t * (qkv + rest) + 2 * width * t * (t + 1)) + n * logits
+            total += shape.tokens(range(t)) + n * shape.logits
+        rows = len(BESIDE.get(kind, range(shape.heads)))
         for base in (t0, t1) if kind == "both" else (t1,):
-            for layer in range(layers):
-                above = layers - 1 - layer
-                rows = len(BESIDE.get(kind, range(heads)))
-                total += rows * (tokens * (rest + above * (qkv + rest + 4 * width * base)) + n * logits)
+            total += rows * sum(shape.row(layer, base, tokens, n) for layer in range(shape.layers))
     return total / len(pairs)
-
-
-def fastest_rate() -> float:
-    """Operations a second of the fastest float32 matrix product on one thread, by either routine."""
-    import torch
-
-    from whyprompt._lean.products import linear
-
-    torch.set_num_threads(1)
-    best = 0.0
-    for m, k, n in (
-        *((s, s, s) for s in (256, 512, 1024, 2048)),
-        (96, 576, 1536),
-        (270, 576, 1536),
-        (270, 1536, 576),
-        (144, 768, 3072),
-        (270, 576, 49152),
-    ):
-        a, b = torch.randn(m, k), torch.randn(n, k)
-        with torch.inference_mode():
-            for product in (torch.nn.functional.linear, linear):
-                for _ in range(6):
-                    start = time.process_time()
-                    for _ in range(repeat := max(1, int(2e9 / (2 * m * k * n)))):
-                        product(a, b)
-                    best = max(best, 2 * m * k * n * repeat / (time.process_time() - start))
-    return best
 
 
 def launch(python: str, tool: str, kind: str, folder: Path, pairs: Path, where: Path) -> dict[str, Any]:
@@ -520,7 +484,8 @@ def show_half(
 ) -> None:
     """Show all that is asked for of one model in half precision."""
     rate = fastest_rate()
-    print(f"\n{folder.name}: {args.tokens} tokens or so, one thread ({rate / 1e9:.0f} Gflop/s in float32)")
+    print(f"\n{folder.name}: {args.tokens} tokens or so, one thread of")
+    print(f"  {processor()}, {rate / 1e9:.0f} Gflop/s in float32")
     for kind in args.half:
         half_precision(kind, folder, files, args.rounds, where, flops(folder, pairs, kind) / rate)
 
@@ -569,8 +534,8 @@ def main() -> None:
                 raise SystemExit(mine["error"])
             rate = fastest_rate()
             bound = flops(folder, pairs, args.kinds[0]) / rate
-            print(f"\n{model}: {len(mine['numbers'][0])} heads, {args.tokens} tokens or so, one thread")
-            print(f"  arithmetic bound {bound:.3f} s a pair ({rate / 1e9:.0f} Gflop/s)")
+            print(f"\n{model}: {len(mine['numbers'][0])} heads, {args.tokens} tokens or so, one thread of")
+            print(f"  {processor()}; arithmetic bound {bound:.3f} s a pair ({rate / 1e9:.0f} Gflop/s)")
             mine["bound_s"] = bound
             show("whyprompt " + args.kinds[0], mine, against(mine))
             for kind in args.kinds[1:]:
