@@ -316,7 +316,7 @@ def raced(
             alive[at] = most[t, at] >= np.sort(least[t, at])[-top]
         elif t >= 4:  # a covariance needs some items
             alive[at] = above(columns[: t + 1, at], n, 2 * ALPHA / (m * (m - 1))).sum(0) < top
-    return run, run.any(1), alive
+    return run, np.asarray(run.any(1)), alive
 
 
 def race(columns: np.ndarray, first_layer: int, sizes: list[int], reps: int) -> None:
@@ -330,9 +330,8 @@ def race(columns: np.ndarray, first_layer: int, sizes: list[int], reps: int) -> 
     columns = columns[:, : len(layers)]  # sites swept beside the heads come after them
     # Two prompts of so many tokens each, with an answer of two: what these items have on average.
     clean = 2 * (shape.tokens(range(RACE_TOKENS)) + RACE_ANSWER * shape.logits)
-    rows = np.array(
-        [shape.row(layer, RACE_TOKENS, RACE_ANSWER, RACE_ANSWER) for layer in layers], dtype=float
-    )
+    of_layer = [float(shape.row(k, RACE_TOKENS, RACE_ANSWER, RACE_ANSWER)) for k in range(shape.layers)]
+    rows = np.array(of_layer)[layers]
     ends = float(columns.min()), float(columns.max())
     print(
         f"\na race for the {RACE_TOP} heads of the largest NIE, of {len(layers)}: spared of rows and of "
