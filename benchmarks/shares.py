@@ -2,7 +2,7 @@
 
 Both sweep the pairs of `sweep.py` on the embedded model, one thread, by turns in one process. Counted is
 processor time inside the products by type, the widening of weights, attention, the normaliser of the
-vocabulary, and all that is not in these; a sweep of one head of one pair shows what opening a model takes.
+vocabulary, and all that is not in these. A sweep of one head of one pair is little but a model's opening.
 Amdahl's law says how much faster the second could be than the first if its bfloat16 products took no time,
 and how far above the arithmetic bound of `sweep.py` the first would be if nothing but its products took any.
 
@@ -188,7 +188,7 @@ def main() -> None:
     print(f"{args.pairs} pairs, processor seconds a pair, the fastest of {args.rounds} rounds")
     for name, (took, parts) in best.items():
         parts["all else"] = took - sum(parts.values())
-        print(f"  {name}: {took / args.pairs:.3f}; of them {opened[name] / args.pairs:.3f} open the model")
+        print(f"  {name}: {took / args.pairs:.3f} (one head of one pair: {opened[name]:.2f} s in all)")
         for part, own in sorted(parts.items(), key=lambda at: -at[1]):
             print(f"    {own / args.pairs:.3f}  {own / took:4.0%}  {part}")
     (whole, first), (other, second) = best.values()

@@ -323,6 +323,6 @@ def choose_products(runtime: Runs, whole: World, item: str) -> tuple[bool, str]:
         return False, f"{exact}: this model gives no gradient ({reason[0]})"
     return True, (
         f"{kept}; a patched row is its clean run and a difference from it, which goes by bfloat16 products "
-        f"({why}), corrected to first order; rows that may be further than {AIM:.0e} from float32's are run "
-        "in float32"
+        f"({why}), corrected to first order; rows expected to be further than {AIM / 2:.0e} from float32's "
+        "are run in float32"
     )
