@@ -398,7 +398,7 @@ def test_arms_of_an_item_are_sent_together_in_an_order_by_lot(proxy, plan, tmp_p
 
 
 def test_what_is_spent_and_what_time_is_left_is_shown_meanwhile(proxy, plan, tmp_path, monkeypatch):
-    monkeypatch.setattr("whyprompt.trials.endpoints.run._SHOWN_EVERY_S", 0.0)
+    monkeypatch.setattr("whyprompt.trials.endpoints.sender._SHOWN_EVERY_S", 0.0)
     study = plan(proxy().url, n=3, model={"price": {"input": 0, "output": 0.5, "per": 1, "currency": "EUR"}})
     seen = []
     run_study(study, tmp_path, progress=lambda *said: seen.append(said))
