@@ -30,6 +30,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_folder(path: Path) -> bool:
+    """Say whether a path is a folder, also of a name that none can have."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def unreadable(value: object) -> str | None:
     r"""Say what makes a value one that cannot be computed with or written down; None where nothing does.
 

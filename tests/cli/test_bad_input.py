@@ -533,6 +533,38 @@ TEMPLATES = [
 ]
 
 
+EMPTY_SCORES = "item_id,arm,score,x\n" + "".join(f"q{i},{arm},,{i}\n" for i in range(9) for arm in "ab")
+PLAIN = [
+    Case(
+        "scores that are empty, as a log",
+        ("report", "t.csv"),
+        (
+            "no column holds a score: 'score' is empty",
+            "; whyprompt effect t.csv says what its columns may be",
+        ),
+        {"t.csv": EMPTY_SCORES},
+    ),
+    Case(
+        "scores that are empty, as a table",
+        ("effect", "t.csv"),
+        ("no column of numbers looks like an outcome: 'score' has no value",),
+        {"t.csv": EMPTY_SCORES},
+    ),
+    Case(
+        "words of another language as scores",
+        ("report", "t.csv"),
+        ("'Ergebnis' has 'ja' and 'nein', no scores", "whyprompt effect t.csv says"),
+        {"t.csv": "Frage;Prompt;Ergebnis\n" + "".join(f"q;a;{word}\n" for word in ["ja", "nein"] * 4)},
+    ),
+    Case("a folder for a table", ("effect", "."), (". is a folder without files",)),
+    Case(
+        "a page as what is reported",
+        ("report", "a.html", "b.html"),
+        ("a.html is a page", "two (.yaml), or logs"),
+    ),
+]
+
+
 @pytest.fixture
 def refused(monkeypatch, capsys, tmp_path, tiny_model):
     """Run a command in a folder of its own, check how it is refused, and give the message."""
@@ -559,6 +591,18 @@ def refused(monkeypatch, capsys, tmp_path, tiny_model):
         return err
 
     return run
+
+
+@pytest.mark.parametrize("case", PLAIN, ids=lambda case: case.name)
+def test_a_refusal_names_the_verb_that_helps(refused, case):
+    said = refused(case)
+    assert [word for word in case.words if word not in said] == []
+    assert "--treatment, --outcome" not in said
+
+
+def test_a_file_that_cannot_be_read_gets_no_advice_about_columns(refused):
+    said = refused(Case("", ("report", "t.csv"), (), {"t.csv": "question,answer,answer\na?,1,1\n"}))
+    assert said.endswith("so that a name means one column\n")
 
 
 @pytest.mark.parametrize("case", TABLES, ids=lambda case: case.name)

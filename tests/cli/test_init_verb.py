@@ -176,7 +176,28 @@ def test_a_file_without_a_question_is_said_to_be_so(run, here, text, said):
     assert (code, f"q.csv {said}" in err) == (2, True)
     (here / "folder").mkdir()
     code, out, err = run("init", "folder")
-    assert (code, out, "folder: there is no file" in err) == (2, "", True)
+    assert (code, out, "folder is a folder without files" in err) == (2, "", True)
+
+
+def test_few_shot_needs_a_question_beside_the_one_that_is_asked(run, here):
+    questions(here / "q.csv", 1)
+    code, out, err = run("init", "q.csv")
+    assert (code, out) == (2, "")
+    assert "q.csv holds one question, and few_shot shows others as examples" in err
+    assert not (here / "study.yaml").exists()
+    assert run("init", "q.csv", "--arms", "direct,cot")[0] == 0
+
+
+def test_a_score_of_each_arm_on_one_row_is_what_the_command_reads(run, here):
+    rows = [{"question": f"q{i}?", "score_direct": i % 2, "score_cot": int(i % 3 > 0)} for i in range(20)]
+    pd.DataFrame(rows).to_csv(here / "wide.csv", index=False)
+    code, out, _ = run("init", "wide.csv", "--json")
+    assert (code, json.loads(out)["command"]) == (0, "whyprompt effect wide.csv")
+    assert run("effect", "wide.csv")[1].startswith("With 'cot' instead of 'direct', 'score' goes from 50%")
+    # Such columns of questions are no scores.
+    tagged = [{"question": f"q{i}?", "answer": "1", "tag_a": i % 2, "tag_b": 0} for i in range(20)]
+    pd.DataFrame(tagged).to_csv(here / "q.csv", index=False)
+    assert "few_shot against direct on 15 of the 20 questions" in run("init", "q.csv")[1]
 
 
 @pytest.mark.parametrize("named", [["a.csv", "b.csv"], ["."]])

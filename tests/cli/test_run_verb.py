@@ -187,6 +187,11 @@ def test_export(call, fails, tiny_study, tmp_path):
         code, out, _ = call("export", tiny_study, tmp_path / name, "--json")
         assert code == 0
         assert json.loads(out)["trials"] == 24
+    questions = tmp_path / "q.csv"
+    questions.write_text("question,answer\n" + "".join(f"{k} + 1?,{k + 1}\n" for k in range(4)))
+    study = tmp_path / "own.yaml"
+    study.write_text("name: own\nquestion: q\nitems: q.csv\narms: [direct, cot]\n")
+    assert "q.csv holds the study's questions" in fails("export", study, questions)
     # Neither outcome has the model write: what would is said.
     out = call("export", tiny_study, tmp_path / "wide.csv", "--wide")[1]
     assert "No completions: these outcomes are read off the probabilities" in out

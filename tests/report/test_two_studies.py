@@ -125,6 +125,8 @@ def test_the_verb_writes_one_page_of_two_studies(run_both, run):
     assert len(page.ids) == len(set(page.ids))
     with pytest.raises(DataError, match="is one of the studies"):
         write_comparison(["first.yaml", "second.yaml"], ["runs/first", "runs/second"], target="first.yaml")
+    code, _, err = run("report", "first.yaml", "first.yaml")
+    assert (code, "first.yaml is given twice" in err) == (2, True)
     assert "What of it makes the effects differ, two studies cannot tell." in page.words
 
 

@@ -299,7 +299,7 @@ def _treatment(table: Table, read: dict[str, Column]) -> tuple[str, str, list[st
     may = [
         n for n, count in few.items() if 2 <= count <= _MOST_ARMS and caused_by_arm(n, read[n].data) is None
     ]
-    may = [n for n in may if not _called_outcome(n)]
+    may = [n for n in may if not _called_outcome(n) and not _SCORE_WORDS & set(name_words(n)) - {"y"}]
     ranks = [
         [n for n in may if "_".join(name_words(n)) in ARMS[0]],
         [n for n in may if "_".join(name_words(n)) in {*ARMS[1], *ARMS[2]}],
@@ -371,8 +371,10 @@ def _outcome(read: dict[str, Column], treatment: str, command: Sequence[str]) ->
     )
     found, why = next(((rank, why) for rank, why in zip(ranks, whys, strict=True) if rank), ([], ""))
     if not found:
+        empty = [n for n, c in read.items() if n != treatment and c.missing.all() and _called_outcome(n)]
+        held = f": {_and(list(map(repr, empty)))} has no value" if empty else ""
         raise DataError(
-            "no column of numbers looks like an outcome: called score, correct, passed, ...",
+            f"no column of numbers looks like an outcome{held or ': called score, correct, passed, ...'}",
             hint=_to_name(read, treatment, command) or "no other column of the table holds numbers that vary",
         )
     return found[0], why, found[1:]

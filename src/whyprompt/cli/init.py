@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -217,6 +218,8 @@ def _answers(paths: Sequence[Path], *, asked: bool) -> tuple[str, list[str]] | N
         return listed, []
     if asked or path.suffix.lower() not in TABLES:
         return None
+    if _wide(path):
+        return listed, []
     try:
         proposal = propose(read_table(path), str(path))
     except DataError:
@@ -226,6 +229,19 @@ def _answers(paths: Sequence[Path], *, asked: bool) -> tuple[str, list[str]] | N
         return listed, []
     gaps = [f"Left out: {t.column!r}, {t.why}." for t in proposal.columns if "are missing" in t.why]
     return proposal.command, gaps
+
+
+def _wide(path: Path) -> bool:
+    """Say whether a table has a score of each arm on one row, as `whyprompt effect` reads it."""
+    from whyprompt.trials.readers.plain_columns import SAMPLE, find_columns
+    from whyprompt.trials.readers.plain_names import OUTCOMES
+    from whyprompt.trials.reading.rows import rows_of
+
+    try:
+        wide = find_columns(path, [row for _, row in islice(rows_of(path), SAMPLE)]).wide
+    except DataError:
+        return False
+    return bool(wide) and all(family.stem in OUTCOMES for family in wide)
 
 
 def _refuse_questions(paths: Sequence[Path]) -> None:

@@ -247,16 +247,24 @@ def compare(
 
 
 def _read(paths: Sequence[Path], of_log: Mapping[str, Any]) -> ReadTrials:
-    """Read logs; of one table that cannot be read as logs, say how its columns are named."""
+    """Read logs; of one table that cannot be read as logs, say what reads it by its columns."""
     import whyprompt as wp
 
     try:
         return wp.read_trials(*paths, texts=False, **of_log)
     except DataError as error:
-        if len(paths) == 1 and paths[0].suffix.lower() in TABLES:
-            hint = error.hint and f"{error.hint}; or name columns of the table: --treatment, --outcome"
+        if error.hint and len(paths) == 1 and paths[0].suffix.lower() in TABLES and _is_table(paths[0]):
+            named = shlex.join(["whyprompt", "effect", str(paths[0])])
+            hint = f"{error.hint}; {named} says what its columns may be"
             raise DataError(error.message, hint=hint) from None
         raise
+
+
+def _is_table(path: Path) -> bool:
+    try:
+        return bool(len(read_table(path)))
+    except DataError:
+        return False
 
 
 def refuse_for_logs(unwanted: set[str]) -> None:

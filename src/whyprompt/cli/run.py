@@ -383,6 +383,10 @@ def report(
     asked: dict[str, Any] = {"treated": treated, "control": control, "design": design}
     asked |= {"confounders": names(confounders), "by": names(by)}
     study = paths[0]
+    if study.suffix.lower() in {".html", ".htm"}:
+        raise InputError(
+            f"{study} is a page", hint="name what pages are made of: one study or two (.yaml), or logs"
+        )
     if study.suffix.lower() in STUDIES:
         told = of_log | asked | {"better": better, "margin": margin}
         given = [name for name, value in told.items() if value is not None]
@@ -444,6 +448,9 @@ def export(
 
     check_target(target)
     plan, folder = opened(study, out, no_code=no_code)
+    asked = {Path(path).resolve() for one in plan.items if (path := getattr(one, "path", None))}
+    if target.resolve() in asked:
+        raise InputError(f"{target} holds the study's questions", hint="give the table a name of its own")
     frame = load_trials(plan, folder)
     trials = len(frame)
     if wide:

@@ -9,6 +9,7 @@ from whyprompt._rows import (
     decimal_commas,
     delimited_rows,
     is_file,
+    is_folder,
     json_rows,
     json_value,
     parquet_table,
@@ -39,7 +40,7 @@ def read_table(path: Path) -> Any:  # noqa: ANN401 - a pandas or pyarrow table
             hint=f"one of: {', '.join(TABLES)}",
         )
     if not is_file(path):
-        raise DataError(f"{path}: there is no such file")
+        raise DataError(f"{path} is a folder" if is_folder(path) else f"{path}: there is no such file")
     if suffix in {".csv", ".tsv"}:
         return _delimited(path, separator_of(path))
     if suffix == ".parquet":

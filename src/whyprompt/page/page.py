@@ -268,7 +268,7 @@ def write_comparison(
     StoreError
         If a study was not run, or the page cannot be written.
     DataError
-        If there are not two of them, or the page would take the place of a study.
+        If there are not two of them, one is given twice, or the page would take the place of a study.
 
     Examples
     --------
@@ -282,6 +282,10 @@ def write_comparison(
 
     if len(studies) != 2 or len(folders) != 2:
         raise DataError(f"two studies are compared, and {len(studies)} are given")
+    if Path(studies[0]).resolve() == Path(studies[1]).resolve() and Path(folders[0]) == Path(folders[1]):
+        raise DataError(
+            f"{studies[0]} is given twice", hint="name the study that it is held against, or it alone"
+        )
     path = Path(target)
     if path.resolve() in {Path(study).resolve() for study in studies}:
         raise DataError(f"{path} is one of the studies", hint="give the page a name of its own")

@@ -171,6 +171,11 @@ def study_text(
             hint=f"two of: {', '.join(_ARMS)}",
         )
     kinds = [_kind(arm) for arm in arms]
+    if questions is not None and questions.size < 2 and "few_shot" in kinds:
+        raise StudyError(
+            f"{questions.path} holds one question, and few_shot shows others as examples",
+            hint="give more questions, or other arms: direct and cot",
+        )
     if outcomes is None:
         read = "numeric_match" if questions is None or questions.numbers else "string_match"
         if questions is not None and "choices" in questions.columns:

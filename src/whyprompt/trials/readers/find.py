@@ -163,7 +163,7 @@ def _of_folder(files: Iterable[Path], within: str) -> tuple[list[FoundFile], lis
         raise DataError(
             f"{within}: none of its {counted(len(every), 'file')} is a log of a known format"
             if every
-            else f"{within}: there is no file",
+            else f"{within} is a folder without files",
             hint=_known(),
         )
     taken = {one.path for one in some}

@@ -183,7 +183,11 @@ def _scores(
         words = {n: _words_in(values[n]) for n in values if n in free or plain[n] in JUDGES}
         shown = called.values() or [n for n, found in words.items() if len(found) <= _WORDS]
         held = "; ".join(
-            f"{n!r} has {' and '.join(map(repr, words[n][:_WORDS]))}, no scores" for n in shown if words[n]
+            f"{n!r} has {' and '.join(map(repr, words[n][:_WORDS]))}, no scores"
+            if words[n]
+            else f"{n!r} is empty"
+            for n in shown
+            if words[n] or all(map(missing, values[n]))
         )
         held = f": {held}" if held else ""
         raise DataError(
