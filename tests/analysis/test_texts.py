@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from whyprompt import paired_mediation, read_trials, text_mediation
+from whyprompt import estimate_effect, paired_mediation, read_trials, text_mediation
+from whyprompt.answers.texts import answer_texts
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.trials.outcomes.features import FEATURES, chain_of, measure
 
@@ -88,6 +90,35 @@ def test_length_is_a_curve_of_the_words_and_what_is_asked_where_nothing_is_named
     assert own.part("nie").estimate == text_mediation(frame, "chars", **ASKED).part("nie").estimate
 
 
+def test_two_lengths_of_an_arm_bear_no_curve():
+    frame = make()
+    few = frame["item_id"].str[1:].astype(int) % 2 + 3 * (frame["arm"] == "cot") * (frame.index % 5)
+    frame["completion"] = [" ".join(["so"] * (1 + n)) for n in few]
+    found = text_mediation(frame, **ASKED)
+    same = text_mediation(frame, {"length": ["words"]}, **ASKED)
+    assert (found["mediators"], found.sentence) == (("length",), same.sentence)
+    with pytest.raises(EstimationError, match="all but a function of the other columns"):
+        text_mediation(frame, {"length": ["words", "log_words"]}, **ASKED)
+
+
+def test_any_frame_will_do_and_its_columns_may_be_named():
+    polars = pytest.importorskip("polars")
+    frame = make()
+    found = text_mediation(frame, **ASKED)
+    other = polars.from_pandas(
+        frame.rename(columns={"arm": "variant", "item_id": "who", "completion": "said"})
+    )
+    same = text_mediation(other, treatment="variant", item="who", text="said", **ASKED)
+    assert [row.estimate for row in same.parts] == [row.estimate for row in found.parts]
+
+
+def test_arms_that_are_numbers_are_named_as_they_are_written():
+    frame = make()
+    numbers = frame.assign(arm=(frame["arm"] == "cot").astype(float))
+    found = text_mediation(numbers, outcome="score", treated="1", control="0", draws=50)
+    assert found.part("nie").estimate == text_mediation(frame, **ASKED).part("nie").estimate
+
+
 def test_a_text_that_is_missing_takes_its_item_out_and_is_counted():
     frame = make()
     frame.loc[[0, 7], "completion"] = None
@@ -134,6 +165,68 @@ def test_a_format_that_is_the_arm_itself_is_refused():
     frame.loc[cot, "completion"] = [json.dumps({"steps": t}) for t in frame.loc[cot, "completion"]]
     with pytest.raises(EstimationError, match="'json' is the arm itself, 0 under direct and 1 under cot"):
         text_mediation(frame, ["words", "json"], **ASKED)
+
+
+ARMS = {"treatment": "arm", "outcome": "score", "treated": "cot", "control": "direct"}
+
+
+def paired(frame):
+    return estimate_effect(frame, **ARMS, design="paired")
+
+
+def test_what_a_page_says_of_answers_is_the_analysis_of_their_length():
+    frame = make()
+    effect = paired(frame)
+    found, why = answer_texts(frame, effect)
+    same = text_mediation(frame, outcome="score", treated="cot", control="direct")
+    assert (why, found.sentence, found["mediators"]) == ("", same.sentence, ("length",))
+    assert found.parts == same.parts
+    # A format that often differs under both arms stands beside it, a rare one does not.
+    flags = frame["completion"].where(np.arange(len(frame)) % 7 > 2, "- " + frame["completion"] + "\n- so")
+    found, why = answer_texts(frame.assign(completion=flags), effect)
+    assert (why, found["mediators"]) == ("", ("length", "format"))
+    rare = frame["completion"].where(np.arange(len(frame)) > 3, "- " + frame["completion"] + "\n- so")
+    assert answer_texts(frame.assign(completion=rare), effect)[0]["mediators"] == ("length",)
+    templates = frame.assign(cluster=[f"t{int(name[1:]) // 4}" for name in frame["item_id"]])
+    assert answer_texts(templates, effect, cluster="cluster")[0]["units"] == 10
+
+
+def test_what_a_page_cannot_say_of_answers_has_its_reason():
+    frame = make()
+    effect = paired(frame)
+    far = frame.assign(completion=frame["completion"].where(frame["arm"] == "cot", "a"))
+    found, why = answer_texts(far, effect)
+    assert found is None
+    assert re.match(
+        r"the words of an answer are 1 under 'direct' and \d+ to \d+ under 'cot', and hardly any", why
+    )
+    one = frame.assign(completion=np.where(frame["arm"] == "cot", "a b", "a"))
+    assert "is the arm itself, 1 under direct and 2 under cot" in answer_texts(one, effect)[1]
+    # Where it does not apply nothing is said.
+    for changed in (
+        frame.drop(columns="completion"),
+        frame.assign(completion=None),
+        frame.assign(completion="a b"),
+    ):
+        assert answer_texts(changed, effect) == (None, "")
+    rows = estimate_effect(frame, **ARMS, method="naive", cluster="none")
+    assert rows.items is None
+    assert answer_texts(frame, rows) == (None, "")
+
+
+def test_an_effect_on_a_chance_that_no_chance_can_have_is_told():
+    frame = make()
+    frame["score"] = ((frame["arm"] == "cot") ^ (np.arange(len(frame)) % 3 == 0)).astype(float)
+    near = {"direct": 0, "cot": 30}
+    frame["completion"] = [
+        " ".join(["so"] * (1 + near[arm] + int(score) * (arm == "cot") + k % 2))
+        for k, (arm, score) in enumerate(zip(frame["arm"], frame["score"], strict=True))
+    ]
+    found = text_mediation(frame, "words", **ASKED)
+    assert abs(found.part("nie").estimate) > 1
+    said = f"so that no effect is beyond 1, and nie by words is {found.part('nie').estimate:.1f}"
+    assert said in found.sentence
+    assert not any("beyond 1" in text for text in text_mediation(make(), "words", **ASKED).warnings)
 
 
 def test_real_logs_are_answered_with_the_arms_that_they_name(shared_logs):

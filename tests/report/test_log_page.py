@@ -15,6 +15,7 @@ import whyprompt as wp
 from whyprompt.effects.headline import headline
 from whyprompt.errors import DataError
 from whyprompt.page.page import MAX_BYTES, write_report
+from whyprompt.page.texts import TITLE
 
 HOSTILE = (
     'Go to <a href="https://example.org/x">it</a> & </script><script>window.broken = true</script>'
@@ -113,6 +114,70 @@ def test_its_figures_are_those_of_the_result(written, page_of):
     assert f"Items whose outcome is higher under 'cot': {gains}" in page.words
     assert f"Items whose outcome is lower under 'cot': {falls}" in page.words
     assert found.sources[0]["file"] in page.words
+
+
+def answered(n=40, arms=("direct", "cot")):
+    """Give trials whose answers have lengths of their own, and go with them."""
+    rng = np.random.default_rng(5)
+    found = []
+    for row in rows(n, arms=arms):
+        words = int(rng.integers(3, 9)) + 3 * (row["arm"] != arms[0])
+        score = round(0.02 * words + 0.1 * rng.normal(), 3)
+        found.append(row | {"completion": " ".join(["so"] * words), "score": score})
+    return found
+
+
+def test_the_answers_length_has_a_part_with_the_figures_of_its_analysis(written, page_of):
+    found, _, _, page = page_of(written(answered()))
+    heads = [words for tag, words in page.headings if tag == "h2"]
+    assert heads == [*ORDER[:3], TITLE, *ORDER[3:]]
+    same = wp.text_mediation(found)
+    nie, nde, pure, rest = (same.part(name, by="length") for name in ("nie", "nde", "pure_nie", "total_nde"))
+    share = None if (part := same.part("proportion")).estimate is None else part.estimate
+    assert body(page.tables["answers"])["length"] == [
+        *(nie.estimate, nie.ci_low, nie.ci_high, nde.estimate),
+        *(pure.estimate, pure.ci_low, pure.ci_high, rest.estimate, share),
+    ]
+    at = [nie.estimate - nie["per_rho"] * r / (1 - r * r) ** 0.5 for r in (-0.5, -0.3, -0.1, 0.1, 0.3, 0.5)]
+    undone = body(page.tables["undone"])["length, NIE"]
+    assert undone == pytest.approx([nie["robustness_value"], nie["rho_at_zero"], *at])
+    assert " ".join(same.sentence.removeprefix(same["read"]).split()) in page.words
+    results = json.loads(page.scripts["results"])
+    assert results["answers"] == json.loads(json.dumps(same.to_dict()))
+    assert said_twice(page) == []
+
+
+def test_a_page_of_logs_that_were_read_without_texts_is_the_same(written, tmp_path):
+    path = written(answered())
+    pages = []
+    for texts in (True, False):
+        found = wp.read_trials(path, texts=texts)
+        page = write_report(found, wp.log_effect(found), target=tmp_path / f"{texts}.html").read_text()
+        pages.append(body(read(page).tables["answers"]))
+    assert pages[0] == pages[1]
+
+
+def test_answers_of_other_lengths_have_the_reason_and_no_figure(written, page_of):
+    trials = [
+        row | {"completion": "so" if row["arm"] == "direct" else row["completion"]} for row in answered()
+    ]
+    page = page_of(written(trials))[3]
+    assert "answers" not in page.tables
+    assert (
+        "How much of it goes through the length of the answers cannot be said: the words of an" in page.words
+    )
+    assert json.loads(page.scripts["results"])["answers"] is None
+
+
+def test_each_of_several_arms_has_its_answers_length(written, tmp_path):
+    found = wp.read_trials(written(answered(arms=("direct", "cot", "json"))))
+    effect = wp.log_effect(found, reference="direct")
+    page = read(write_report(found, effect, target=tmp_path / "page.html").read_text())
+    for place, arm in enumerate([arm for arm in found.arms if arm != "direct"], start=1):
+        nie = wp.text_mediation(found, treated=arm, control="direct").part("nie")
+        assert body(page.tables[f"answers-{place}"])["length"][:3] == [nie.estimate, nie.ci_low, nie.ci_high]
+    assert [one is None for one in json.loads(page.scripts["results"])["answers"]] == [False, False]
+    assert len(page.ids) == len(set(page.ids))
 
 
 def test_changed_items_have_their_texts_and_scores(written, page_of):

@@ -12,7 +12,7 @@ import pytest
 from page_reader import body, read, said_twice
 from report_study import GRAPH, HOSTILE, MANIFEST, make_frame, make_mediation, make_picture, make_study
 
-from whyprompt import study_effect
+from whyprompt import study_effect, text_mediation
 from whyprompt._words import format_number
 from whyprompt.answers.chains import Chains, text_study
 from whyprompt.charts import gain_harm_plot
@@ -253,6 +253,31 @@ def test_the_levels_are_joined_item_by_item(small, page):
     rows = body(page.tables["levels"])
     for part in small.effect.main.parts:
         assert rows[part.label][0] == part.estimate
+
+
+def test_a_study_whose_outcome_reads_what_is_written_has_the_length_of_its_answers():
+    """The same outcome, read off probabilities, is not moved by a text that nobody scored."""
+    frame = make_frame(reps=1)
+    rng = np.random.default_rng(0)
+    words = 4 + rng.integers(0, 6, len(frame)) + 2 * (frame["arm"] == "shots")
+    frame = frame.assign(
+        completion=[" ".join(["so"] * n) for n in words],
+        token_f1=0.02 * words + rng.normal(0, 0.05, len(frame)),
+        cluster=[name.rpartition("-")[2][0] + name[0] for name in frame["item_id"]],
+    )
+    effect = {"outcome": "token_f1", "contrast": {"treated": "shots", "control": "direct"}}
+    study = make_study(reps=1, outcomes=["token_f1"], effect=effect, graph=None)
+    found = read(build_report(study_effect(study, frame), None, MANIFEST, study))
+    same = text_mediation(frame, outcome="token_f1", treated="shots", control="direct", cluster="cluster")
+    nie = same.part("nie")
+    assert same["units"] < same["items"]
+    assert body(found.tables["answers"])["length"][:3] == [nie.estimate, nie.ci_low, nie.ci_high]
+    assert json.loads(found.scripts["results"])["answers"]["parts"][0]["estimate"] == nie.estimate
+    effect["outcome"] = "log_prob"
+    other = make_study(reps=1, outcomes=["log_prob", "token_f1"], effect=effect, graph=None)
+    plain = read(build_report(study_effect(other, frame), None, MANIFEST, other))
+    assert "answers" not in plain.tables
+    assert "answers" not in json.loads(plain.scripts["results"])
 
 
 def test_limits_name_every_assumption_that_was_not_shown_to_hold(small, page):

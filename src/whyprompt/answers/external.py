@@ -273,14 +273,14 @@ def study_effect(study: Study, frame: pd.DataFrame) -> StudyEffect:
         found: EffectResult
         if of_log:
             shared |= {"by": None, **study.design_options}
-            shared |= {} if study.design_name == "rollout" else {"cluster": _cluster(frame)}
+            shared |= {} if study.design_name == "rollout" else {"cluster": sampling_column(frame)}
             if study.graph is not None and study.design_name != "rollout":
                 shared["graph"] = CausalGraph.parse(study.graph)
             found = estimate_effect(frame, confounders=confounders or None, **shared)
             return found
         if study.design == "paired":
             noise = _noise(study, outcome, against)
-            found = estimate_effect(frame, cluster=_cluster(frame), noise=noise, **shared)
+            found = estimate_effect(frame, cluster=sampling_column(frame), noise=noise, **shared)
             return _with_missing(found, frame, outcome, against, study.design_name)
         both = frame[frame["arm"].isin([against.treated, against.control]) & frame[outcome].notna()]
         method: Any = "naive" if study.design == "randomized" else effect.method
@@ -291,7 +291,7 @@ def study_effect(study: Study, frame: pd.DataFrame) -> StudyEffect:
             estimand=effect.estimand,
             propensity=effect.propensity,
             method=method,
-            cluster=_cluster(frame) or ("item_id" if both["item_id"].duplicated().any() else None),
+            cluster=sampling_column(frame) or ("item_id" if both["item_id"].duplicated().any() else None),
             random_state=study.seeds.analysis,
             **shared,
         )
@@ -390,7 +390,7 @@ def _noise(study: Study, outcome: str, against: Contrast) -> Literal["independen
     return "shared" if "per_rep" in draws else "independent"
 
 
-def _cluster(frame: pd.DataFrame) -> str | None:
+def sampling_column(frame: pd.DataFrame) -> str | None:
     """Name the column of sampling units, where items share them."""
     if "cluster" not in frame.columns:
         return None

@@ -69,6 +69,7 @@ class Proposal(NamedTuple):
     paired: bool
     doubts: tuple[str, ...]
     rollout: Rollout | None = None
+    verb: str = "effect"
 
     def named(self, role: Role) -> tuple[str, ...]:
         """Give the columns that are taken for one thing."""
@@ -78,7 +79,10 @@ class Proposal(NamedTuple):
     def command(self) -> str:
         """The command line that asks the question."""
         (treatment,), (outcome,) = self.named("treatment"), self.named("outcome")
-        words = ["whyprompt", "effect", self.file, "--treatment", treatment, "--outcome", outcome]
+        words = ["whyprompt", self.verb, self.file, "--treatment", treatment, "--outcome", outcome]
+        if self.verb == "mediate":
+            two = ["--treated", next(level for level in self.levels if level != self.control)]
+            return shlex.join([*words, *two, "--control", self.control, "--unit", *self.named("item")])
         if len(self.levels) > 2:
             words += ["--as", f"all-arms:reference={self.control}"]
         else:
@@ -106,6 +110,8 @@ class Proposal(NamedTuple):
         others = [level for level in self.levels if level != self.control]
         one = f"{others[0]!r}" if len(others) == 1 else f"each of {', '.join(map(repr, others))}"
         said = f"What does {one} instead of {self.control!r} ({treatment}) change in {outcome!r}"
+        if self.verb == "mediate":
+            return f"{said}, and how much of that goes through the length of the answers?"
         adjusted = self.named("confounder")
         if self.paired:
             return f"{said}, each {self.named('item')[0]!r} compared with itself?"
@@ -161,17 +167,20 @@ def propose(
     frame: Any,  # noqa: ANN401 - any frame
     file: str,
     *,
+    verb: str = "effect",
     treatment: str | None = None,
     outcome: str | None = None,
 ) -> Proposal:
     """Say what a table may be asked, and what each of its columns is taken for.
 
-    Treatment and outcome may be named; the rest is proposed.
+    Treatment and outcome may be named; the rest is proposed. The verb is that of the command: "effect", or
+    "mediate", which needs items that ran under both arms.
 
     Raises
     ------
     DataError
-        If no column can be an arm, or none an outcome, or the one that is named cannot be it.
+        If no column can be an arm, or none an outcome, or the one that is named cannot be it; or the verb is
+        "mediate" and no column tells items that ran under both arms.
 
     Examples
     --------
@@ -182,7 +191,7 @@ def propose(
     """
     table = open_table(frame)
     read, left = _read(table)
-    command = ["whyprompt", "effect", file, *(["--treatment", treatment] if treatment else [])]
+    command = ["whyprompt", verb, file, *(["--treatment", treatment] if treatment else [])]
     if treatment is None:
         treatment, arm_why, other_arms = _treatment(table, {n: c for n, c in read.items() if n != outcome})
     else:
@@ -203,6 +212,12 @@ def propose(
     sampling, item = find_units(table, treatment=treatment, outcomes=[outcome], covariates=())
     units = _units(sampling, item, table.n_rows)
     paired = item is not None and item.paired
+    if verb == "mediate" and not paired:
+        raise DataError(
+            f"no column tells items that ran under both arms of {treatment!r}: each is compared with itself",
+            hint="name that of the item: unit='question_id'; where no item ran under both, whyprompt effect"
+            " compares rows, and whyprompt.mediate in Python takes a measured mediator of them",
+        )
     rollout = None
     if not paired and len(levels) == 2:
         free_columns = {name: read[name] for name in free}
@@ -234,6 +249,7 @@ def propose(
         paired=paired,
         doubts=tuple(_doubts(other_arms, other_outcomes, treatment, first)),
         rollout=rollout,
+        verb=verb,
     )
 
 

@@ -22,6 +22,7 @@ from whyprompt.cli import data as _data
 from whyprompt.cli import effect as _effect
 from whyprompt.cli import init as _init
 from whyprompt.cli import logs as _logs
+from whyprompt.cli import mediate as _mediate
 from whyprompt.cli import run as _run
 from whyprompt.cli.common import say, show
 from whyprompt.cli.verb import Verb
@@ -67,10 +68,12 @@ whyprompt effect log.csv --treatment arm --outcome score --method nearest:calipe
     _logs.compare: """
 whyprompt compare monday.eval tuesday.eval --changed
 """,
-    _run.mediate: """
+    _mediate.mediate: """
 whyprompt mediate study.yaml
 whyprompt mediate study.yaml --relate 4     # paths between the four heads with the largest effects
 whyprompt mediate study.yaml --flips 3      # does what the model writes flip without one of three heads?
+whyprompt mediate direct.eval cot.eval      # of two logs: how much is just longer answers?
+whyprompt mediate log.csv --treatment arm --outcome score --mediators length,lines
 """,
     _run.report: """
 whyprompt report study.yaml               # writes runs/NAME/report.html
@@ -103,7 +106,7 @@ _SHORT = {
     "run": "Run what is missing of a study, and only that.",
     "effect": "Estimate what one prompt changes against another.",
     "compare": "Say all that differs between two runs.",
-    "mediate": "Find the attention heads through which prompts act.",
+    "mediate": "Find what carries it: heads, or how long answers are.",
     "report": "Write one self-contained HTML page to hand on.",
     "export": "Write a study's trial table.",
     "import": "Write the trial table of logs of other tools.",

@@ -9,7 +9,9 @@ from whyprompt._words import did_you_mean
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+    import typer
 
 
 # A comma that no bracket holds: the options of a learner written as text have commas of their own.
@@ -25,6 +27,17 @@ def refuse(listed: str, where: str) -> None:
     """Refuse options that mean nothing there, where any are listed."""
     if listed:
         raise EstimationError(f"{listed} has no meaning {where}", hint="leave it out")
+
+
+def given_options(ctx: typer.Context) -> set[str]:
+    """Names of the parameters that the caller wrote, so that one without meaning is refused, not ignored."""
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+
+
+def refuse_written(unwanted: Iterable[str], where: str) -> None:
+    """Refuse parameters by the names of their options."""
+    refuse(", ".join(f"--{name.strip('_').replace('_', '-')}" for name in sorted(unwanted)), where)
 
 
 def read_choice(

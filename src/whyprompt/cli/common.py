@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from whyprompt.cli.choices import refuse
 from whyprompt.cli.flags import speak
 from whyprompt.errors import InputError
 
@@ -120,6 +121,19 @@ def placed(
                 f"--workers {count!r} is no number of workers", hint="2, for example, or auto"
             ) from None
     return workers(on or "processes", count=number, cpus_per_worker=cpus or 1, gpus_per_worker=gpus)
+
+
+def placed_study(plan: Study, on: str | None, workers: str | None, gpus: int) -> AbstractContextManager[None]:
+    """Have a study's local model run by workers, each with as many threads as the study says."""
+    from whyprompt.study import ModelSettings
+
+    if isinstance(plan.model, ModelSettings):
+        return placed(on, workers, gpus, plan.model.threads)
+    refuse(
+        given_places(on, workers, gpus),
+        "with an endpoint, whose limits.concurrency does",
+    )
+    return nullcontext()
 
 
 def opened(path: Path, out: Path | None, *, no_code: bool) -> tuple[Study, Path]:

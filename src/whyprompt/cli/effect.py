@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -13,7 +12,7 @@ import typer
 
 from whyprompt._arguments import at_least
 from whyprompt._progress import listening, show_progress
-from whyprompt.cli.choices import names, read_choice, refuse
+from whyprompt.cli.choices import given_options, names, read_choice, refuse, refuse_written
 from whyprompt.cli.common import (
     STUDIES,
     WHERE,
@@ -39,10 +38,11 @@ from whyprompt.cli.logs import (
     Scorer,
     effect_of_logs,
     judged,
-    propose_rest,
     refuse_for_logs,
+    refuse_several,
+    refuse_unnamed,
 )
-from whyprompt.cli.tables import TABLES, read_table
+from whyprompt.cli.tables import read_table
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -225,12 +225,12 @@ def effect(
     import whyprompt as wp
 
     speak(ctx, inside_options())
-    given = _given(ctx) - {"on", "workers"}
+    given = given_options(ctx) - {"on", "workers"}
     table = tables[0]
     # An audit's draws, and a bootstrap's; until the command is done.
     ctx.with_resource(placed(on, workers, 0))
     if len(tables) == 1 and table.suffix.lower() in STUDIES:
-        _refuse(
+        refuse_written(
             given - {"tables", "out", "no_code", "as_json"},
             "with a study file, which names its own arms and outcomes",
         )
@@ -246,9 +246,12 @@ def effect(
     if logs:
         refuse_for_logs(given & _ONLY_TABLES)
     else:
-        _refuse(given & {*of_log, "changed"}, "with columns named by --treatment and --outcome")
-        _refuse_several(tables)
-        _refuse_table(table, given, treatment, outcome, needs_treatment="changed" not in of_design)
+        refuse_written(given & {*of_log, "changed"}, "with columns named by --treatment and --outcome")
+        outcomes = _outcomes(outcome) if outcome else []
+        refuse_several(tables)
+        refuse_unnamed(
+            "effect", table, given, treatment, outcomes, needs_treatment="changed" not in of_design
+        )
     kind, of_kind = (None, {}) if as_ is None else read_choice(as_, "--as", _KINDS)
     checks = read_checks(check or ())
     values: dict[str, Any] = {
@@ -283,16 +286,17 @@ def effect(
             as_json=as_json,
         )
         return
-    outcomes = _outcomes(outcome or ())
     refuse_checks(
         checks, single=kind is None and len(outcomes) == 1, paired=design == "paired", impute=impute
     )
     _refuse_beside(design, checks, kind, impute)
     if kind is not None or len(outcomes) > 1 or impute is not None:
-        _refuse(given & {"better", "margin"}, NO_VERDICT)
+        refuse_written(given & {"better", "margin"}, NO_VERDICT)
     frame = _read(tables, memory)
     if isinstance(frame, list):
-        _refuse(given & {"check", "impute", "as_", "unit"}, "with a table that is larger than --memory")
+        refuse_written(
+            given & {"check", "impute", "as_", "unit"}, "with a table that is larger than --memory"
+        )
         asked = {**_with_method(asked), "memory": memory}
         shown: Any = outcomes if len(outcomes) > 1 else outcomes[0]
         with show_progress(table.name) as report, listening(report):
@@ -314,63 +318,16 @@ def effect(
 
 
 # ------------------------------------------------------------------------------------ what was written
-def _given(ctx: typer.Context) -> set[str]:
-    """Names of the parameters that the caller wrote, so that one without meaning is refused, not ignored."""
-    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
-    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
-
-
-def _refuse(unwanted: set[str], where: str) -> None:
-    refuse(", ".join(f"--{name.strip('_').replace('_', '-')}" for name in sorted(unwanted)), where)
-
-
 def _read(tables: Sequence[Path], memory: str | None) -> _Frame:
     """Read the table, or give its paths where it is larger than the memory that it may take."""
     if tables[0].suffix.lower() != ".parquet":
-        _refuse({"memory"} if memory is not None else set(), "with a table that is not Parquet")
+        refuse_written({"memory"} if memory is not None else set(), "with a table that is not Parquet")
         return read_table(tables[0])
     from whyprompt.effects.large.source import parquet_files
 
     paths = [str(path) for path in tables]
     found = parquet_files(paths, memory)
     return found.read() if found.fits else paths
-
-
-def _refuse_several(tables: Sequence[Path]) -> None:
-    if len(tables) > 1 and {path.suffix.lower() for path in tables} != {".parquet"}:
-        raise EstimationError(
-            "--treatment and --outcome name columns of one table, and several files are given",
-            hint="logs need neither; Parquet files may be several; or put the tables together",
-        )
-
-
-def _refuse_table(
-    table: Path,
-    given: set[str],
-    treatment: str | None,
-    outcome: Sequence[str] | None,
-    *,
-    needs_treatment: bool = True,
-) -> None:
-    """Refuse what is no table, a table without its columns named, and what only a study has."""
-    if table.suffix.lower() not in TABLES:
-        raise EstimationError(
-            f"{table} is neither a table nor a study",
-            hint=f"one of: {', '.join((*TABLES, *sorted(STUDIES)))}",
-        )
-    needed = {"--treatment": treatment or not needs_treatment, "--outcome": outcome}
-    missing = [name for name, value in needed.items() if not value]
-    if missing:
-        only = _outcomes(outcome) if outcome else [None]
-        if len(missing) == len(only) == 1 and given <= {"tables", "treatment", "outcome", "as_json"}:
-            propose_rest(table, treatment=treatment, outcome=only[0], as_json="as_json" in given)
-        command = shlex.join(["whyprompt", "effect", str(table)])
-        raise EstimationError(
-            f"{' and '.join(missing)} must be given with a table",
-            hint=f"name columns of the table; {command} proposes them",
-        )
-    _refuse(given & {"out"}, "with a table: only a study has a folder of results")
-    _refuse(given & {"no_code"}, "with a table: only a study can import code")
 
 
 def _outcomes(written: Sequence[str]) -> list[str]:
@@ -468,7 +425,7 @@ def _imputed(
     if not number.isdecimal():
         raise EstimationError(f"--impute {number!r} is no number of imputations", hint="20, for example")
     at_least(int(number), 2, "impute", most=1_000)
-    _refuse(set(asked) & {"unit", "by"}, "with --impute")
+    refuse_written(set(asked) & {"unit", "by"}, "with --impute")
     asked = _with_method(asked)
     found = wp.estimate_with_imputation(
         frame, treatment=treatment, outcome=outcome, draws=int(number), **gaps, **own_draws(asked)
@@ -498,10 +455,10 @@ def _estimated(
     if asked.get("design") == "paired":
         _refuse_paired(asked, kind, several=several)
     elif asked.get("design") not in DESIGNS:
-        _refuse(set(asked) & {"unit"}, "without --design paired")
-        _refuse(set(asked) - _DOSE if kind == "dose" else set(), "with --as dose")
+        refuse_written(set(asked) & {"unit"}, "without --design paired")
+        refuse_written(set(asked) - _DOSE if kind == "dose" else set(), "with --as dose")
         by_arms = {"treated", "control", "by"} if kind == "all-arms" else set()
-        _refuse(set(asked) & by_arms, "with --as all-arms")
+        refuse_written(set(asked) & by_arms, "with --as all-arms")
     asked = asked if kind in {"dose", "all-arms"} else _with_method(asked)
     options = asked | of_kind
     if kind == "all-arms" and options.get("method") is not None:
@@ -519,13 +476,13 @@ def _refuse_paired(asked: dict[str, Any], kind: str | None, *, several: bool) ->
     if kind == "dose":
         raise EstimationError("a paired design compares arms, and no doses", hint="leave out --as dose")
     if kind == "all-arms":
-        _refuse(
+        refuse_written(
             set(asked) - {"design", "unit", "level", "random_state"},
             "with --as all-arms --design paired, where each item is compared with itself",
         )
         return
     takes = _PAIRED | ({"random_state"} if several else set() if kind else {"by"})
-    _refuse(set(asked) - takes, "in a paired design, where each item is compared with itself")
+    refuse_written(set(asked) - takes, "in a paired design, where each item is compared with itself")
     if asked.get("treated") is None or asked.get("control") is None:
         raise EstimationError(
             "a paired design needs the names of both arms", hint="--treated NAME --control NAME"

@@ -47,6 +47,8 @@ _VERBS = {
     "heterogeneous_effects": "--check whom:modifiers=A+B",
     "estimate_effect": "whyprompt effect",
     "log_effect": "whyprompt effect",
+    "text_mediation": "whyprompt mediate",
+    "paired_mediation": "whyprompt mediate",
     "read_trials": "whyprompt import",
     "compare_runs": "whyprompt compare",
     "run_study": "whyprompt run",
@@ -101,6 +103,8 @@ def in_flags(text: str, ctx: typer.Context, inside: Mapping[str, str] | None = N
         option = None if name is None else options.get(_OTHER_NAMES.get(name, name))
         if option is None and not found["value"]:
             return _GIVEN.get(name, found[0])
+        if option is not None and option.secondary_opts:
+            return (option.secondary_opts if found["value"] == "False" else option.opts)[0]
         if option is None or getattr(option, "is_flag", False) or found["value"] in {"True", "False"}:
             return found[0]
         return f"{option.opts[0]} {_listed(found['value'], ',')}".rstrip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
@@ -12,14 +13,14 @@ import typer
 from whyprompt._files import file_sha256, write_json
 from whyprompt._version import __version__
 from whyprompt._words import counted
-from whyprompt.cli.choices import refuse
-from whyprompt.cli.common import AsJson, put
+from whyprompt.cli.choices import refuse, refuse_written
+from whyprompt.cli.common import STUDIES, AsJson, put
 from whyprompt.cli.flags import said
 from whyprompt.cli.tables import TABLES, read_table
 from whyprompt.errors import DataError, EstimationError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from whyprompt.answers.changes import Changed as ChangedItems
     from whyprompt.effects.result import EffectResult
@@ -86,13 +87,8 @@ def effect_of_logs(
 
     if given.get("design", "paired") not in {"paired", "randomized", "observational"}:
         raise EstimationError(f"--design {given['design']} needs columns", hint=_ONLY_COLUMNS)
-    try:
-        found = _read(paths, of_log)
-    except DataError:
-        one = len(paths) == 1 and paths[0].suffix.lower() in TABLES and paths[0].stat().st_size
-        if not one or any(of_log.values()):
-            raise
-        propose_rest(paths[0], as_json=as_json)
+    with proposed_rest(paths, of_log, as_json=as_json):
+        found = read_logs(paths, of_log)
     try:
         result = wp.log_effect(found, reference=of_log["reference"], **given)
     except EstimationError as error:
@@ -123,8 +119,66 @@ def judged(result: Any, better: str | None, margin: float | None) -> Any:  # noq
     return result
 
 
+def refuse_several(tables: Sequence[Path]) -> None:
+    """Refuse several files where columns of one table are named, but for the parts of one in Parquet."""
+    if len(tables) > 1 and {path.suffix.lower() for path in tables} != {".parquet"}:
+        raise EstimationError(
+            "--treatment and --outcome name columns of one table, and several files are given",
+            hint="logs need neither; Parquet files may be several; or put the tables together",
+        )
+
+
+def refuse_unnamed(
+    verb: str,
+    table: Path,
+    given: set[str],
+    treatment: str | None,
+    outcomes: Sequence[str],
+    *,
+    needs_treatment: bool = True,
+) -> None:
+    """Refuse what is no table, a table without its columns named, and what only a study has."""
+    if table.suffix.lower() not in TABLES:
+        raise EstimationError(
+            f"{table} is neither a table nor a study",
+            hint=f"one of: {', '.join((*TABLES, *sorted(STUDIES)))}",
+        )
+    needed = {"--treatment": treatment or not needs_treatment, "--outcome": outcomes}
+    missing = [name for name, value in needed.items() if not value]
+    if missing:
+        only: Sequence[str | None] = outcomes or [None]
+        if len(missing) == len(only) == 1 and given <= {"tables", "treatment", "outcome", "as_json"}:
+            propose_rest(table, verb=verb, treatment=treatment, outcome=only[0], as_json="as_json" in given)
+        command = shlex.join(["whyprompt", verb, str(table)])
+        raise EstimationError(
+            f"{' and '.join(missing)} must be given with a table",
+            hint=f"name columns of the table; {command} proposes them",
+        )
+    refuse_written(given & {"out"}, "with a table: only a study has a folder of results")
+    refuse_written(given & {"no_code"}, "with a table: only a study can import code")
+
+
+@contextmanager
+def proposed_rest(
+    paths: Sequence[Path], of_log: Mapping[str, Any], *, verb: str = "effect", as_json: bool
+) -> Iterator[None]:
+    """Of one table that the block cannot read as a log, say what it may be asked."""
+    try:
+        yield
+    except DataError:
+        one = len(paths) == 1 and paths[0].suffix.lower() in TABLES and paths[0].stat().st_size
+        if not one or any(of_log.values()):
+            raise
+        propose_rest(paths[0], verb=verb, as_json=as_json)
+
+
 def propose_rest(
-    path: Path, *, treatment: str | None = None, outcome: str | None = None, as_json: bool
+    path: Path,
+    *,
+    verb: str = "effect",
+    treatment: str | None = None,
+    outcome: str | None = None,
+    as_json: bool,
 ) -> NoReturn:
     """Say what a table that is no log may be asked, and that nothing was estimated."""
     from whyprompt.answers.proposal import propose
@@ -133,7 +187,7 @@ def propose_rest(
     if not len(table):
         raise DataError(f"{path} is empty", hint="a row of names of columns, then a row a trial")
     try:
-        proposal = propose(table, str(path), treatment=treatment, outcome=outcome)
+        proposal = propose(table, str(path), verb=verb, treatment=treatment, outcome=outcome)
     except DataError as error:
         raise DataError(f"{path}: {error.message}", hint=f"{error.hint}{_or_init(path)}") from None
     put(proposal.to_dict(), proposal.text, as_json=as_json)
@@ -167,7 +221,7 @@ def effect_for_page(
     """
     import whyprompt as wp
 
-    found = _read(paths, of_log)
+    found = read_logs(paths, of_log)
     asked = {name: value for name, value in given.items() if value is not None}
     if of_log["reference"] is not None:
         asked["reference"] = found.reference
@@ -246,7 +300,7 @@ def compare(
     put(result.to_dict() | {"logs": result.trials.to_dict()}, text, as_json=as_json)
 
 
-def _read(paths: Sequence[Path], of_log: Mapping[str, Any]) -> ReadTrials:
+def read_logs(paths: Sequence[Path], of_log: Mapping[str, Any]) -> ReadTrials:
     """Read logs; of one table that cannot be read as logs, say what reads it by its columns."""
     import whyprompt as wp
 

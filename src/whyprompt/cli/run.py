@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from whyprompt._words import counted, format_number
-from whyprompt.cli.choices import names, read_choice, refuse
+from whyprompt.cli.choices import names, refuse
 from whyprompt.cli.common import (
     STUDIES,
     AsJson,
@@ -24,18 +23,16 @@ from whyprompt.cli.common import (
     Workers,
     given_places,
     opened,
-    placed,
+    placed_study,
     put,
     say,
     show,
 )
-from whyprompt.cli.flags import said
 from whyprompt.cli.logs import Arm, Item, Reference, Scorer, effect_for_page
 from whyprompt.errors import InputError, WhypromptError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from contextlib import AbstractContextManager
 
     from whyprompt.results import Check, Estimate, Result
     from whyprompt.study import Study
@@ -94,7 +91,7 @@ def run(
         with show_progress(plan.name) as progress:
             _verified(verify_study(plan, folder, progress=progress), as_json=as_json)
         return
-    with _placed(plan, on, workers, gpus_per_worker), show_progress(plan.name) as progress:
+    with placed_study(plan, on, workers, gpus_per_worker), show_progress(plan.name) as progress:
         result = run_study(plan, folder, text=study.read_text(encoding="utf-8"), progress=progress)
     for notice in result.notices:
         say(f"note: {notice}")
@@ -201,19 +198,6 @@ def _flicker(plan: Study, folder: Path) -> dict[str, tuple[int, int]]:
     return flicker(load_trials(plan, folder))
 
 
-def _placed(plan: Study, on: str | None, workers: str | None, gpus: int) -> AbstractContextManager[None]:
-    """Have a study's local model run by workers, each with as many threads as the study says."""
-    from whyprompt.study import ModelSettings
-
-    if isinstance(plan.model, ModelSettings):
-        return placed(on, workers, gpus, plan.model.threads)
-    refuse(
-        given_places(on, workers, gpus),
-        "with an endpoint, whose limits.concurrency does",
-    )
-    return nullcontext()
-
-
 def _verified(found: Check, *, as_json: bool) -> None:
     assert found.overall is not None
     content = {
@@ -243,99 +227,6 @@ def _spread_over_reps(plan: Study, folder: Path) -> dict[str, Result]:
         if len(rows):
             found[o.name] = repeat_variance(rows, unit="item_id", outcome=o.name, treatment="arm", rep="rep")
     return found
-
-
-_OUTCOMES: dict[str, dict[str, Any]] = {"log_prob": {}, "prob": {}, "margin": {}, "first_token": {}}
-
-
-def _flipping(given: str | None) -> int | list[str] | None:
-    """Read how many heads, or which sites."""
-    if given is None:
-        return None
-    return int(given) if given.strip().isdecimal() else names(given)
-
-
-def mediate(
-    study: StudyPath,
-    *,
-    out: Out = None,
-    on: On = None,
-    workers: Workers = None,
-    gpus_per_worker: Gpus = 0,
-    sites: Annotated[
-        str | None,
-        typer.Option(
-            help="What to set beside the heads, a,b,c: attn, mlp, resid, 'mlp 14', 'neuron 14.123' or 'neuron"
-            " 14' for all of a layer. Default: the study's mediation.sites."
-        ),
-    ] = None,
-    tokens: Annotated[
-        str | None,
-        typer.Option(
-            help="answer: set them at the answer positions; suffix: at every token that both prompts end with"
-            " too. Default: the study's mediation.tokens."
-        ),
-    ] = None,
-    relate: Annotated[
-        int | None,
-        typer.Option(
-            min=2,
-            help="Take so many heads, those with the largest effects, apart: paths between them,"
-            " interactions of two, all together. Default: the study's mediation.relate.",
-        ),
-    ] = None,
-    paths: Annotated[
-        str | None,
-        typer.Option(
-            help="path: what lies between two heads passes on what the first does; direct_path: it is held."
-        ),
-    ] = None,
-    outcome: Annotated[
-        str | None,
-        typer.Option(
-            help="What effects are on: log_prob, prob, margin (over the first wrong choice) or first_token."
-            " Default: the study's mediation.outcome."
-        ),
-    ] = None,
-    flips: Annotated[
-        str | None,
-        typer.Option(
-            help="Does what the model writes flip? Of so many heads, those with the largest effects, or of"
-            " the sites named: 3, or 'head 14.1,mlp 7'. Default: the study's mediation.flips."
-        ),
-    ] = None,
-    directions: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Is the effect of so many heads, those with the largest effects, one direction each?",
-        ),
-    ] = None,
-    no_code: NoCode = False,
-    as_json: AsJson = False,
-) -> None:
-    """Find the attention heads, and texts, through which a study's arms act. Resumes where it was stopped."""
-    from whyprompt._progress import show_progress
-    from whyprompt.answers.verbs import run_mediation
-
-    plan, folder = opened(study, out, no_code=no_code)
-    how: Any = None if paths is None else read_choice(paths, "--paths", {"path": {}, "direct_path": {}})[0]
-    where: Any = None if tokens is None else read_choice(tokens, "--tokens", {"answer": {}, "suffix": {}})[0]
-    on_what: Any = None if outcome is None else read_choice(outcome, "--outcome", _OUTCOMES)[0]
-    with _placed(plan, on, workers, gpus_per_worker), show_progress("mediate") as progress:
-        answer = run_mediation(
-            study,
-            folder,
-            sites=names(sites) or None,
-            tokens=where,
-            relate=relate,
-            paths=how,
-            outcome=on_what,
-            flips=_flipping(flips),
-            directions=directions,
-            progress=progress,
-        )
-    put(answer.to_dict(), said(answer.summary()), as_json=as_json)
 
 
 def report(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from whyprompt.answers.internal import StudyMediation
     from whyprompt.effects.result import EffectResult
     from whyprompt.page.blocks import Block, Table
+    from whyprompt.results import Result
     from whyprompt.study import Study
     from whyprompt.trials.items.item import Item
 
@@ -49,6 +50,8 @@ class Material:
     manifest: dict[str, Any]
     study: Study
     items: Sequence[Item] = ()
+    answers: tuple[Result | None, str] = (None, "")
+    """How much goes through the length of the answers, or why that cannot be said."""
 
     @property
     def paired(self) -> bool:

@@ -33,6 +33,7 @@ from whyprompt.page.log_read import (
     some,
 )
 from whyprompt.page.logs import hidden_blocks
+from whyprompt.page.texts import TITLE, answer_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from whyprompt.effects.result import EffectResult
     from whyprompt.effects.several import EffectsResult
     from whyprompt.page.blocks import Block, Cell
+    from whyprompt.results import Result
     from whyprompt.trials.logs.result import ReadTrials
 
 _IDS = re.compile(r"(id='|url\(#|labelledby='|(?<=='wp-title) )wp-")
@@ -54,17 +56,20 @@ _ROLES = {
 }
 
 
-def log_sections(compared: RunComparison, effect: EffectResult) -> list[Section]:
+def log_sections(
+    compared: RunComparison, effect: EffectResult, through: tuple[Result | None, str]
+) -> list[Section]:
     """Make the parts of the page of two arms of logs.
 
-    `effect` is of `log_effect`, and `compared` of `compare_runs`, for the same two arms of the same logs.
+    `effect` is of `log_effect`, `compared` of `compare_runs` and `through` of `answer_texts`, for the same
+    two arms of the same logs.
     """
     found = compared.trials
-    parts = pair_parts(compared, effect)
+    parts = pair_parts(compared, effect, through)
     gone = [*missing_blocks(found), *gone_blocks(effect)]
     every: dict[str, tuple[str, Sequence[Block]]] = {
         "answer": ("The answer", _answer(compared, effect)),
-        **{name: parts[name] for name in ("effects", "who", "differs") if name in parts},
+        **{name: parts[name] for name in ("effects", "who", "answers", "differs") if name in parts},
         "read": ("What was read, and taken for what", read_blocks(found, (effect.control, effect.treated))),
         "design": parts["design"],
         "missing": ("Missing outcomes", gone),
@@ -85,7 +90,11 @@ def log_sections(compared: RunComparison, effect: EffectResult) -> list[Section]
 
 
 def pair_parts(
-    compared: RunComparison, effect: EffectResult, *, name: str = ""
+    compared: RunComparison,
+    effect: EffectResult,
+    through: tuple[Result | None, str],
+    *,
+    name: str = "",
 ) -> dict[str, tuple[str, tuple[Block, ...]]]:
     """Give the titles and blocks of what is of two arms alone, and applies; `name` tells their pictures."""
     found = compared.trials
@@ -94,6 +103,7 @@ def pair_parts(
         "differs": ("What else differed", _differs(compared, effect, name)),
         "effects": ("Effects", _effects(effect, name)),
         "who": ("Items that changed", _items(compared, effect, name)),
+        "answers": (TITLE, answer_blocks(*through, name=name)),
     }
     if effect.items is None:
         parts["overlap"] = ("Overlap and balance", overlap_blocks(effect, f"main{name}"))
@@ -275,14 +285,20 @@ def _reproduce(compared: RunComparison, effect: EffectResult) -> list[Block]:
     return again_blocks(compared.trials, report_command(compared.trials, chosen), facts)
 
 
-def log_results(compared: Sequence[RunComparison], effect: EffectResult | EffectsResult) -> Mapping[str, Any]:
+def log_results(
+    compared: Sequence[RunComparison],
+    effect: EffectResult | EffectsResult,
+    through: Sequence[Result | None],
+) -> Mapping[str, Any]:
     """Give what the page holds for programs."""
     # Not the items' texts: they stand on the page, as far as it has room for them.
     differences = [
         {name: value for name, value in one.to_dict().items() if name != "changed"} for one in compared
     ]
+    answers = [None if made is None else made.to_dict() for made in through]
     return {
         "effect": effect.to_dict(),
         "logs": compared[0].trials.to_dict(),
         "comparison": differences[0] if len(differences) == 1 else differences,
+        "answers": answers[0] if len(answers) == 1 else answers,
     }

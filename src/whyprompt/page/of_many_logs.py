@@ -20,20 +20,22 @@ if TYPE_CHECKING:
     from whyprompt.effects.result import EffectResult
     from whyprompt.effects.several import EffectsResult
     from whyprompt.page.blocks import Block
+    from whyprompt.results import Result
     from whyprompt.trials.logs.result import ReadTrials
 
 
 def many_sections(
-    several: EffectsResult, pairs: Sequence[tuple[RunComparison, EffectResult]]
+    several: EffectsResult,
+    pairs: Sequence[tuple[RunComparison, EffectResult, tuple[Result | None, str]]],
 ) -> list[Section]:
     """Make the parts of the page of several arms of logs against one.
 
     `pairs` has each of them by itself, as `log_sections` takes it, in the order of `several`.
     """
     found = pairs[0][0].trials
-    effects = [effect for _, effect in pairs]
+    effects = [effect for _, effect, _ in pairs]
     every: dict[str, tuple[str, Sequence[Block]]] = {
-        "answer": ("The answer", _answer(several, pairs)),
+        "answer": ("The answer", _answer(several, [pair[:2] for pair in pairs])),
         "effects": ("Effects", _effects(several)),
         **{f"arm-{place}": _pair(place, *pair) for place, pair in enumerate(pairs, start=1)},
         "read": ("What was read, and taken for what", read_blocks(found, found.arms)),
@@ -94,9 +96,11 @@ def _effects(several: EffectsResult) -> list[Block]:
     return [*blocks, assumption_table(several)]
 
 
-def _pair(place: int, compared: RunComparison, effect: EffectResult) -> tuple[str, Sequence[Block]]:
+def _pair(
+    place: int, compared: RunComparison, effect: EffectResult, through: tuple[Result | None, str]
+) -> tuple[str, Sequence[Block]]:
     """Show one comparison as a page of two arms does, each of its parts on demand."""
-    parts = pair_parts(compared, effect, name=f"-{place}")
+    parts = pair_parts(compared, effect, through, name=f"-{place}")
     gone = gone_blocks(effect)
     # The headline is on the first screen.
     first = [

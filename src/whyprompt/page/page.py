@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from markupsafe import Markup
 
 from whyprompt._files import read_json, whole_file
+from whyprompt.answers.texts import study_answers
 from whyprompt.charts import render
 from whyprompt.effects.headline import question as asked
 from whyprompt.errors import DataError, StoreError, WhypromptError
@@ -47,6 +48,7 @@ _PARTS = {
     "heads": ("Inside the model: which heads carry it", internal.heads),
     "levels": ("The two levels joined", internal.levels),
     "texts": ("Between prompt and answer: what the chain carries", texts.texts),
+    "answers": (texts.TITLE, texts.answers),
     "design": ("Design and data", external.design),
     "overlap": ("Overlap and balance", external.overlap),
     "sensitivity": ("Sensitivity", logs.sensitivity),
@@ -100,7 +102,14 @@ def build_report(
     for what, other in (("effect", effect), ("mediation", mediation)):
         if other is not None and other.study != study.name:
             raise DataError(f"{what} is of the study {other.study!r}, and the page is of {study.name!r}")
-    material = Material(effect=effect, mediation=mediation, manifest=dict(manifest), study=study, items=items)
+    material = Material(
+        effect=effect,
+        mediation=mediation,
+        manifest=dict(manifest),
+        study=study,
+        items=items,
+        answers=study_answers(study, effect),
+    )
     gists = external.gists(material)
     sections = [
         Section(name, title, blocks, "answer" if name == "answer" else "part", gists.get(name, ""))
@@ -111,6 +120,7 @@ def build_report(
     results = {
         "effect": effect.to_dict(),
         "mediation": None if mediation is None else mediation.to_dict(),
+        **({} if material.answers[0] is None else {"answers": material.answers[0].to_dict()}),
     }
     page = _render(title, sections, results, head_data(mediation, room=ATTENTION_BYTES))
     size = len(page.encode())
@@ -332,10 +342,12 @@ def _study_page(study: str | Path, folder: Path, words: Callable[[str], str]) ->
 def _log_page(found: ReadTrials, effect: EffectResult | EffectsResult, words: Callable[[str], str]) -> str:
     from whyprompt.answers.compare import compare_runs
     from whyprompt.answers.logs import log_effect
+    from whyprompt.answers.texts import FORMAT, answer_texts, with_features
     from whyprompt.effects.result import EffectResult
     from whyprompt.page.changed import LISTED
     from whyprompt.page.of_logs import log_results, log_sections
     from whyprompt.page.of_many_logs import many_sections
+    from whyprompt.trials.outcomes.features import LENGTH
 
     named = [(effect.treated, effect.control)] if isinstance(effect, EffectResult) else effect.pairs
     if effect.figures.get("read") != found.sentence or not {a for pair in named for a in pair} <= {
@@ -346,9 +358,11 @@ def _log_page(found: ReadTrials, effect: EffectResult | EffectsResult, words: Ca
         compare_runs(found, treated=one, control=other, level=effect.level, texts=LISTED)
         for one, other in named
     ]
+    measured = with_features(found, (*LENGTH, *FORMAT))
     if isinstance(effect, EffectResult):
         title = asked(effect)
-        sections = log_sections(of[0], effect)
+        through = [answer_texts(measured, effect)]
+        sections = log_sections(of[0], effect, through[0])
     else:
         arms = [repr(arm) for arm, _ in named]
         others = f"{', '.join(arms[:-1])} or {arms[-1]}" if len(arms) < 5 else f"one of {len(arms)} arms"
@@ -362,9 +376,10 @@ def _log_page(found: ReadTrials, effect: EffectResult | EffectsResult, words: Ca
             )
             for one, other in named
         ]
-        sections = many_sections(effect, list(zip(of, each, strict=True)))
+        through = [answer_texts(measured, one) for one in each]
+        sections = many_sections(effect, list(zip(of, each, through, strict=True)))
     sections = [replace(section, blocks=worded(section.blocks, words)) for section in sections]
-    page = _render(title, sections, log_results(of, effect), None)
+    page = _render(title, sections, log_results(of, effect, [made for made, _ in through]), None)
     # Half a character has no UTF-8, and what turns the direction of writing turns the page's own words too.
     page = page.encode("utf-8", "replace").decode().translate(_UNSEEN)
     return _small(page, hint="compare fewer logs, or fewer subgroups (by)")

@@ -1,17 +1,22 @@
-"""The page's section on the chain before the answer: set to the other arm's, and measured."""
+"""The page's sections on texts as mediators: a chain, set to the other arm's and measured, and answers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from whyprompt import charts
-from whyprompt.page.blocks import Text, draw, interval, num, p_value, table
+from whyprompt.mediation.measured.paired_fits import JOINTLY, RHOS, at_rho
+from whyprompt.page.blocks import Text, details, draw, interval, num, p_value, table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from whyprompt.page.blocks import Block, Cell, Table
     from whyprompt.page.external import Material
     from whyprompt.results import Estimate, Result
 
+TITLE = "Between prompt and score: is it just the length of answers?"
+"""Of what measured answers carry."""
 _LABELS = {"nie": "NIE", "nde": "NDE", "pure_nie": "pure NIE", "total_nde": "total NDE"}
 
 
@@ -31,7 +36,9 @@ def texts(m: Material) -> list[Block]:
         )
     ]
     if found.set is not None:
-        blocks += [Text(found.set.sentence), _picture(found.set), _effects(found.set)]
+        caption = "The chain set to the other arm's"
+        effects = _effects(found.set, found.set["set"], caption=caption)
+        blocks += [Text(found.set.sentence), _picture(found.set), effects]
     if found.measured is not None:
         blocks += [
             Text(
@@ -46,18 +53,21 @@ def texts(m: Material) -> list[Block]:
 
 
 def _picture(found: Result) -> Block:
-    rows = [
-        {"label": f"{part.by}, {_LABELS[part.label]}", "estimate": part.estimate, "low": low, "high": high}
-        for part in found.parts
-        if part.label in _LABELS
-        for low, high in [_ends(part)]
-    ]
     return draw(
         "texts",
         "What the chain carries",
-        lambda w: charts.interval_plot(rows, title=found.axis, width=w),
+        lambda w: charts.interval_plot(_lines(found), title=found.axis, width=w),
         caption="Each computed by setting the chain; lines are intervals over the items.",
     )
+
+
+def _lines(found: Result) -> list[dict[str, Any]]:
+    return [
+        {"label": f"{part.by}, {_LABELS[part.label]}", "estimate": part.estimate, "low": low, "high": high}
+        for part in found.parts
+        if part.label in _LABELS and part.estimate is not None
+        for low, high in [_ends(part)]
+    ]
 
 
 def _ends(part: Estimate) -> tuple[float | None, float | None]:
@@ -66,15 +76,74 @@ def _ends(part: Estimate) -> tuple[float | None, float | None]:
     return (low, high) if abs(low) + abs(high) < float("inf") else (None, None)
 
 
-def _effects(found: Result) -> Table:
+def _effects(
+    found: Result, names: Sequence[str], *, what: str = "set", caption: str, name: str = "texts"
+) -> Table:
     rows: list[tuple[Cell | str, ...]] = []
-    for name in found["set"]:
-        share = found.part("proportion", by=name)
-        nie, nde, pure, rest = (found.part(label, by=name) for label in _LABELS)
+    for one in names:
+        share = found.part("proportion", by=one) if _has(found, one) else None
+        nie, nde, pure, rest = (found.part(label, by=one) for label in _LABELS)
         cells = (*interval(nie), num(nde.estimate), *interval(pure), num(rest.estimate))
-        rows.append((name, *cells, num(share.estimate, percent=True)))
-    head = ("set", "NIE", "from", "to", "NDE", "pure NIE", "from", "to", "total NDE", "NIE, of the effect")
-    return table("The chain set to the other arm's", head, rows, name="texts")
+        rows.append((one, *cells, num(None if share is None else share.estimate, percent=True)))
+    head = (what, "NIE", "from", "to", "NDE", "pure NIE", "from", "to", "total NDE", "NIE, of the effect")
+    return table(caption, head, rows, name=name)
+
+
+def _has(found: Result, name: str) -> bool:
+    return any(part.label == "proportion" and part.by == name for part in found.parts)
+
+
+def answers(m: Material) -> list[Block]:
+    """Show how much of a study's effect goes through the length of the answers."""
+    return answer_blocks(*m.answers)
+
+
+def answer_blocks(found: Result | None, why: str, *, name: str = "") -> list[Block]:
+    """Show what of an effect goes through the length of the answers, or why it cannot be said.
+
+    `name` tells its picture from those of other effects on the page.
+    """
+    if found is None:
+        said = f"How much of it goes through the length of the answers cannot be said: {why}."
+        return [Text(said)] if why else []
+    names = [*found["mediators"], *([JOINTLY] if len(found["mediators"]) > 1 else [])]
+    blocks: list[Block] = [
+        Text(
+            "The question: is it just that the answers are longer, or shorter? NIE is what would be lost if "
+            "the answers were as under the other arm while the prompt stayed; NDE is what would be left. The "
+            "texts were measured, and nothing was set: what follows leans on an assumption that no log shows."
+        ),
+        Text(found.sentence.removeprefix(str(found.figures.get("read", ""))).strip()),
+    ]
+    if lines := _lines(found):
+        blocks.append(
+            draw(
+                f"answers{name}",
+                "What the length of answers goes with",
+                lambda w: charts.interval_plot(lines, title=found.axis, width=w),
+                caption="Estimated within items from the measured texts; lines are intervals over the items.",
+            )
+        )
+    caption = "What goes through the answers' text, as it was measured"
+    blocks.append(_effects(found, names, what="through", caption=caption, name="answers"))
+    undone: list[tuple[Cell | str, ...]] = [
+        (
+            f"{part.by}, {_LABELS.get(part.label, part.label.replace('_', ' '))}",
+            num(part["robustness_value"], percent=True),
+            num(part["rho_at_zero"]),
+            *(num(at_rho(part, rho)) for rho in RHOS),
+        )
+        for part in found.parts
+        if "per_rho" in part.figures
+    ]
+    if undone:
+        head = ("", "undone by", "rho at zero", *(f"at {rho:g}".replace("-", "−") for rho in RHOS))
+        caption = (
+            "The share of what is left of both differences that a left-out cause would have to explain, or"
+            " the correlation rho of their errors; and what it is at other correlations"
+        )
+        blocks.append(details("What would undo it", table(caption, head, undone, name="undone")))
+    return blocks
 
 
 def _beside(found: Result) -> Table:

@@ -195,6 +195,7 @@ def paired_mediation(
         *_overlap(pairs, labels),
     )
     parts = _parts(pairs, fits, point, drawn, arms, level)
+    warnings = (*warnings, *_beyond(pairs, parts, outcome))
     overall = parts.pop(("total_effect", ""))
     made = Result(
         overall=overall,
@@ -265,6 +266,19 @@ def _parts(
                     made = estimate_of_draws("proportion", ratio, float(share), level, n)
                     out["proportion", name] = replace(made, by=name)
     return out
+
+
+def _beyond(pairs: ItemPairs, parts: Mapping[Name, Estimate], outcome: str) -> tuple[str, ...]:
+    """Warn of effects on a chance that no chance can have."""
+    too_large = [
+        f"{label} by {name} is {format_number(row.estimate)}"
+        for (label, name), row in parts.items()
+        if pairs.binary and label != "proportion" and abs(row.estimate or 0.0) > 1
+    ]
+    if not too_large:
+        return ()
+    named = ", ".join(too_large)
+    return (f"{outcome} is 0 or 1, so that no effect is beyond 1, and {named}: the line was drawn too far.",)
 
 
 def _left_out(pairs: ItemPairs) -> tuple[str, ...]:

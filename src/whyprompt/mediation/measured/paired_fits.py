@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.mediation.measured.pairs_of_items import ItemPairs
+    from whyprompt.results import Estimate
 
     Array = NDArray[np.float64]
 
 JOINTLY = "jointly"
 """The name of all mediators together, where there are several."""
 
+RHOS = (-0.5, -0.3, -0.1, 0.1, 0.3, 0.5)
+"""Correlations of the errors at which an indirect effect is shown."""
 _CELLS = 1 << 22
 _ATTEMPTS = 20
 Name = tuple[str, str]
@@ -144,3 +147,17 @@ def undone(model: Model, dy: Array, weights: Mapping[int | None, float]) -> dict
     rho = float(ratio / np.sqrt(1 + ratio**2)) if np.isfinite(ratio) else float(np.sign(along @ coef))
     value = robustness_value(ratio * np.sqrt(df), df) if np.isfinite(ratio) else 1.0
     return {"rho_at_zero": rho, "per_rho": per, "robustness_value": value}
+
+
+def at_rho(row: Estimate, rho: float) -> float:
+    """Give a NIE or pure NIE of `paired_mediation` where the errors of both models have this correlation.
+
+    Examples
+    --------
+    >>> from whyprompt.results import Estimate
+    >>> row = Estimate(label="nie", estimate=0.5, figures={"per_rho": 0.5, "rho_at_zero": 2**-0.5})
+    >>> at_rho(row, 0.0), round(at_rho(row, 2**-0.5), 12)
+    (0.5, 0.0)
+    """
+    assert row.estimate is not None
+    return float(row.estimate - cast("float", row["per_rho"]) * rho / np.sqrt(1 - rho**2))

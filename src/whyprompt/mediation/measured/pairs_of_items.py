@@ -112,7 +112,7 @@ def read_pairs(
     if not both:
         raise DataError(
             f"no {item} ran under both {arms[0]!r} and {arms[1]!r}",
-            hint="this is for paired tables; `mediate` compares rows of different items",
+            hint="each is compared with itself; in Python, whyprompt.mediate compares different items",
         )
     kept &= np.isin(keys, both)
     row, arm = np.searchsorted(both, keys[kept]), (label[kept] == arms[1]).astype(np.intp)
