@@ -510,6 +510,31 @@ def test_the_effect_is_of_the_first_outcome_unless_another_is_named():
         ({"design": "pairs"}, "design: 'pairs' is not known; did you mean 'paired'?"),
         ({"mediation": {"items_per_task": 0}}, "mediation.items_per_task: 0: at least 1"),
         (
+            {"mediation": {"sites": ["mlp 3", "neuron 2"], "set_of": ["head", "mlp", "attn"]}},
+            "mediation: set_of: 'attn' is not swept: add it to sites: [attn]",
+        ),
+        (
+            {"mediation": {"sites": ["mlp 3"], "set_of": ["mlp 4"]}},
+            "mediation: set_of: 'mlp 4' is not swept",
+        ),
+        (
+            {"mediation": {"sites": ["resid"], "set_of": ["resid 4"]}},
+            "mediation: set_of: 'resid 4' cannot join a set",
+        ),
+        ({"mediation": {"set_of": []}}, "mediation.set_of"),
+        (
+            {"mediation": {"relate": 3, "along": [["head 1.0", "head 0.1"]]}},
+            "mediation.along: the path 'along': nothing goes from head 1.0 to head 0.1",
+        ),
+        (
+            {"mediation": {"relate": 3, "along": [["head 1"]]}},
+            "mediation.along: 'head 1' names no single site",
+        ),
+        ({"mediation": {"relate": 3, "along": [["mlp 1"]]}}, "mlp 1 is no head, and paths are of heads"),
+        ({"mediation": {"relate": 3, "along": [[]]}}, "mediation.along: a path of 'along' has no head"),
+        ({"mediation": {"along": [["head 1.0"]]}}, "mediation: along takes heads apart that relate chooses"),
+        ({"mediation": {"senders": "all"}}, "mediation: senders takes heads apart that relate chooses"),
+        (
             {"mediation": {"sites": ["mlp", "layer 3"]}},
             "mediation.sites: 'layer 3' names no site: for instance",
         ),

@@ -312,6 +312,14 @@ class MediationSettings(Strict):
         default=0.8, description="Share of the total effect that the smallest set of heads is to carry."
     )
     max_heads: Annotated[int, Field(ge=1)] = Field(default=10, description="The most heads in that set.")
+    set_of: list[str] = Field(
+        default_factory=lambda: ["head"],
+        min_length=1,
+        description=(
+            "What that set may be made of: head, and of `sites` attn, mlp and neurons, ranked together. "
+            "Residual streams may not join: one alone carries whatever the layers below it do."
+        ),
+    )
     segment: str | None = Field(
         default=None,
         description=(
@@ -344,6 +352,15 @@ class MediationSettings(Strict):
         description="Whether what lies between two heads passes on what the first one does (path), or all of "
         "it is held (direct_path).",
     )
+    senders: Literal["chosen", "all"] = Field(
+        default="chosen",
+        description="With `relate`: whether paths begin in those heads, or in every head of a layer below.",
+    )
+    along: list[list[str]] = Field(
+        default_factory=list,
+        description="With `relate`: paths, each a list of heads from the lowest layer up, along which the "
+        "total effect is taken apart: [[head 3.1, head 7.0], [head 5.2]].",
+    )
     flips: Annotated[int, Field(ge=1)] | list[str] | None = Field(
         default=None,
         description="Whether what the model writes flips under a patch: of so many heads, those with the "
@@ -370,6 +387,35 @@ class MediationSettings(Strict):
         if not sites or len(set(sites)) < len(sites):
             raise ValueError("name at least one site, and each once")
         return value
+
+    @field_validator("along")
+    @classmethod
+    def _name_paths(cls, value: list[list[str]]) -> list[list[str]]:
+        from whyprompt.mediation.paths import check_named_paths
+
+        try:
+            check_named_paths(value, "along")
+        except MediationError as error:
+            raise ValueError(f"{error.message}: {error.hint}" if error.hint else error.message) from None
+        return value
+
+    @model_validator(mode="after")
+    def _of_relate(self) -> MediationSettings:
+        given = {"senders": self.senders != "chosen", "along": bool(self.along)}
+        named = [name for name, is_given in given.items() if is_given]
+        if named and self.relate is None:
+            raise ValueError(f"{' and '.join(named)} takes heads apart that relate chooses: add relate: 4")
+        return self
+
+    @model_validator(mode="after")
+    def _name_set(self) -> MediationSettings:
+        from whyprompt.mediation.engine.sites import check_set
+
+        try:
+            check_set(self.set_of, self.sites)
+        except MediationError as error:
+            raise ValueError(f"set_of: {error.message}: {error.hint}") from None
+        return self
 
     @field_validator("sites")
     @classmethod

@@ -314,6 +314,20 @@ def test_sites_beside_the_heads_are_swept_kept_and_told(ran):
     assert again.main.sweep.sites == sweep.sites
 
 
+def test_a_set_of_a_study_may_mix_what_it_sweeps(ran):
+    study, folder = ran
+    frame = load_trials(study, folder)
+    wider = {"sites": ["mlp", "resid"], "set_of": ["mlp", "head 0"], "max_heads": 40, "items_per_task": 4}
+    settings = type(study.mediation).model_validate(study.mediation.model_dump() | wider)
+    study = study.model_copy(update={"mediation": settings})
+    answer = study_mediation(study, folder, frame)
+    assert {name.partition(".")[0] for name in answer.search.path} <= {"mlp 0", "mlp 1", "head 0"}
+    assert "mlp" in answer.search.sentence
+    again = load_mediation(study, folder, frame)
+    assert again.search.path == answer.search.path
+    assert again.to_dict() == answer.to_dict()
+
+
 def test_heads_are_related_where_a_study_asks_and_nothing_else_is_run_again(ran, monkeypatch):
     study, folder = ran
     frame = load_trials(study, folder)
@@ -364,6 +378,33 @@ def test_heads_are_related_by_a_study_file_and_in_place_of_its_own_keys(tiny_stu
     tiny_study.write_text(text.replace("items_per_task: 4", "relate: 1"))
     with pytest.raises(StudyError, match=r"mediation.relate"):
         load_study(tiny_study)
+
+
+def test_paths_of_a_study_begin_where_it_says_and_the_effect_is_had_along_them(ran):
+    study, folder = ran
+    frame = load_trials(study, folder)
+    wider = {"relate": 4, "senders": "all", "along": [["head 0.0", "head 1.1"], ["head 1.0"]]}
+    settings = type(study.mediation).model_validate(study.mediation.model_dump() | wider)
+    asked = study.model_copy(update={"mediation": settings})
+    answer = study_mediation(asked, folder, frame)
+    found = answer.relations
+    n_heads = answer.main.sweep.n_heads
+    # Every head below each of the four, and the path asked for where it is none of these.
+    below = sum(n_heads * int(name.split(".")[0]) for name in found["heads"])
+    assert found["paths"] == below + ("1.1" not in found["heads"])
+    assert below > 0
+    for way in ("NIE", "pure NIE"):
+        rows = {row.label: row.estimate for row in found.parts if row.by == f"along, {way}"}
+        assert list(rows) == ["0.0 -> 1.1", "1.0", "shared", "rest"]
+        assert sum(rows.values()) == pytest.approx(found.estimate, abs=1e-9)
+        alone = answer.main.sweep.effect({"NIE": "nie", "pure NIE": "pure_nie"}[way]).mean(0)
+        one = alone[answer.main.sweep.labels.index("head 1.0")]
+        assert rows["1.0"] == pytest.approx(one, abs=1e-5)
+    assert "along, NIE" in answer.summary()
+    assert load_mediation(asked, folder, frame).relations.to_dict() == found.to_dict()
+    # What is asked of them is kept apart from what else was.
+    plain = study.model_copy(update={"mediation": study.mediation.model_copy(update={"relate": 4})})
+    assert load_mediation(plain, folder, frame).relations is None
 
 
 def test_sites_and_tokens_stand_in_place_of_a_study_files_own(tiny_study, tmp_path):

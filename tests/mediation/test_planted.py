@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -287,6 +288,68 @@ def test_a_circuit_through_an_mlp_is_found_with_its_neurons():
         np.testing.assert_allclose(sweep.nie[i], expected, atol=1e-9)
         np.testing.assert_allclose(sweep.pure_nie[i], expected, atol=1e-9)
     np.testing.assert_allclose(sweep.nde[:, sweep.labels.index("resid 1")], 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["greedy", "ranked"])
+def test_a_set_mixes_heads_with_other_sites(method):
+    """Of two copying heads either suffices: one alone has one direction, the block behind them has both."""
+    items = pairs()
+    model = planted.build({0: 1.0, 2: 1.0}, gate="or")
+    own = ["head 0", "head 1.0", "mlp 1", "neuron 0"]
+    sweep = site_sweep(model, items, ["head", "mlp", "resid", "neuron 0"])
+    found = find_heads(model, items, sweep=sweep, sites=own, method=method, max_heads=3)
+    # The last block holds all of both directions by itself; one head has it in one direction only.
+    assert found.sites == ("mlp 1",)
+    assert (found.heads, found.noun, found.reached) == (
+        (),
+        "site" if len(found.path) > 1 else "MLP output",
+        True,
+    )
+    np.testing.assert_allclose([found.held_out[way][0] for way in ("nie", "pure_nie")], 1, atol=1e-9)
+    alone = find_heads(model, items, sites=own, method=method, max_heads=3)
+    np.testing.assert_allclose(alone.search_share, found.search_share, atol=1e-12)
+    assert alone.path == found.path
+    # Without it both heads are needed, and what was swept beside them does not join.
+    heads = find_heads(model, items, sweep=sweep, method=method, max_heads=3)
+    assert set(heads.heads) == {(1, 0), (1, 2)}
+    assert heads.noun == "head"
+
+
+def test_a_mixed_set_is_told_by_the_names_of_its_sites():
+    model = planted.build({0: 1.0, 2: 1.0}, gate="and")
+    items = pairs()
+    found = find_heads(model, items, sites=["head 1.2", "attn 0", "head 1.0"], max_heads=3)
+    assert set(found.sites) == {"head 1.0", "head 1.2"}
+    mixed = find_heads(model, items, sites=["head 1.2", "attn 1"], max_heads=3, share=1.0, method="ranked")
+    assert mixed.path == ("attn 1", "head 1.2")
+    assert mixed.sites == ("attn 1",)
+    assert "1 site (attn 1) carries, of the total effect" in mixed.sentence
+    assert mixed.sentence.endswith("sites act at the answer positions only.")
+    frame = mixed.to_frame()
+    assert frame["site"].tolist() == ["attn 1", "head 1.2"]
+    assert frame["n_sites"].tolist() == [1, 2]
+    assert mixed.to_dict()["sites"] == ["attn 1"]
+
+
+@pytest.mark.parametrize(
+    ("sites", "said"),
+    [
+        (["resid"], "'resid' cannot join a set"),
+        (["head", "resid 1"], "'resid 1' cannot join a set"),
+        (["attn"], "'attn' was not swept"),
+        (["mlp 7"], "'mlp 7' was not swept"),
+        (["neuron 1"], "'neuron 1' was not swept"),
+        (["mpl"], "'mpl' names no site"),
+        ([], "not a list of names"),
+        ("mlp", "not a list of names"),
+    ],
+)
+def test_what_no_set_can_be_made_of_is_refused_before_anything_runs(sites, said, monkeypatch):
+    model, items = planted.build({2: 1.0}), pairs()
+    sweep = site_sweep(model, items, ["head", "mlp", "resid"])
+    monkeypatch.setattr("whyprompt.mediation.search.open_runner", None)
+    with pytest.raises(MediationError, match=re.escape(said)):
+        find_heads(model, items, sweep=sweep, sites=sites)
 
 
 @pytest.mark.parametrize("tokens", ["answer", "suffix"])

@@ -456,6 +456,7 @@ def _compute_with(lm: LocalModel, saved: Saved, frame: pd.DataFrame, report: Pro
             lm.model,
             main_pairs,
             sweep=main,
+            sites=settings.set_of,
             share=settings.share,
             max_heads=settings.max_heads,
             candidates=settings.candidates,

@@ -9,11 +9,12 @@ from whyprompt.answers.pairs import chosen_items, study_pairs
 from whyprompt.mediation.relate import relation_sweep, top_heads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
 
     from whyprompt.answers.saved import Saved
+    from whyprompt.mediation.engine.routes import Path
     from whyprompt.mediation.engine.runner import Tokens
     from whyprompt.results import Result
     from whyprompt.trials.models.local import LocalModel
@@ -33,6 +34,8 @@ def relate(
         lm.model,
         pairs,
         top_heads(main, settings.relate),
+        senders=settings.senders,
+        along=cast("Sequence[Path]", settings.along),
         mediator=settings.paths,
         outcome=settings.outcome,
         tokens=cast("Tokens", main.tokens),
@@ -44,6 +47,6 @@ def relate(
 
 
 def relation_table(found: Result) -> str:
-    """Lay out its paths and interactions as text."""
-    rows = [row for row in found.parts if row.by.startswith(("path", "interaction"))]
+    """Lay out its paths, what goes along those asked for, and its interactions as text."""
+    rows = [row for row in found.parts if row.by.startswith(("path", "along", "interaction"))]
     return parts_table(rows, adjusted="family-wise")

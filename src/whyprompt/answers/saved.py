@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 
 # Raised when the same study and model would give other numbers.
-_FORMAT = 5
-_BEYOND = {"relate", "paths", "flips", "directions", "text"}
+_FORMAT = 6
+_BEYOND = {"relate", "paths", "senders", "along", "flips", "directions", "text"}
 _DELETE = "delete it and run again: whyprompt mediate STUDY computes what is missing, and only that"
 
 Kept = tuple[list[Sweep], HeadSearch | str, tuple[HeadCapture, ...], AttentionCapture]
@@ -116,8 +116,12 @@ class Saved:
     @property
     def relations(self) -> str:
         """The name of the sweep of paths and sets of heads, or nothing where none is asked for."""
-        many = self.settings.relate
-        return "" if many is None else f"relate{many}.{self.settings.paths}"
+        settings = self.settings
+        if settings.relate is None:
+            return ""
+        further = f".{settings.senders}" if settings.senders != "chosen" else ""
+        along = f".{hashlib.sha256(repr(settings.along).encode()).hexdigest()[:8]}" if settings.along else ""
+        return f"relate{settings.relate}.{settings.paths}{further}{along}"
 
     @property
     def flips(self) -> str:
@@ -387,8 +391,8 @@ def _search(saved: dict[str, Any]) -> HeadSearch:
         | {
             "overall": _estimate({"label": "total effect", **overall}),
             "parts": tuple(map(_estimate, saved["parts"])),
-            "heads": _heads(saved["heads"]),
-            "path": _heads(saved["path"]),
+            "sites": tuple(map(str, as_sites(map(_text, saved["sites"])))),
+            "path": tuple(map(str, as_sites(map(_text, saved["path"])))),
             "searched": {way: np.array(shares) for way, shares in saved["searched"].items()},
             "held_out": {way: np.array(shares) for way, shares in saved["held_out"].items()},
         }

@@ -10,7 +10,7 @@ from whyprompt._files import write_json
 from whyprompt.answers.external import StudyEffect, study_effect
 from whyprompt.answers.internal import StudyMediation, study_mediation
 from whyprompt.errors import MediationError, WhypromptError
-from whyprompt.mediation.engine.sites import as_sites, check_beside
+from whyprompt.mediation.engine.sites import as_sites, check_beside, check_set
 from whyprompt.study import MediationSettings, load_study
 from whyprompt.trials.run import load_trials
 
@@ -94,6 +94,7 @@ def run_mediation(
     asked = {name: value for name, value in given.items() if value is not None}
     if asked:
         settings = (plan.mediation or MediationSettings()).model_copy(update=asked)
+        check_set(settings.set_of, settings.sites)
         plan = plan.model_copy(update={"mediation": settings})
     answer = study_mediation(plan, out, load_trials(plan, out), progress=progress)
     _keep(Path(out) / "mediation.json", answer)

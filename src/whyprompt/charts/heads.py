@@ -297,7 +297,7 @@ def search_plot(search: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
 
     names = ["items searched on", "held-out items"]
     rows = []
-    for k, (layer, head) in enumerate(search.path, start=1):
+    for k, site in enumerate(search.path, start=1):
         for name, shares in zip(names, (search.search_share, search.held_out_share), strict=True):
             value = float(shares[k - 1])
             rows.append(
@@ -305,12 +305,13 @@ def search_plot(search: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
                     "heads": k,
                     "share": value,
                     "items": name,
-                    "words": f"{counted(k, 'head')}, {layer}.{head} the last: {value:.0%} on {name}",
+                    "words": f"{counted(k, search.noun)}, {site.removeprefix('head ')} the last: {value:.0%}"
+                    f" on {name}",
                 }
             )
     x = alt.X(
         "heads:Q",
-        title="heads in the set",
+        title=f"{search.noun}s in the set",
         axis=alt.Axis(values=list(range(1, len(search.path) + 1)), format="d"),
         scale=alt.Scale(domain=[0.8, len(search.path) + 0.2], nice=False),
     )
@@ -322,7 +323,7 @@ def search_plot(search: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
     )
     lines = base.mark_line(strokeWidth=2, aria=False).encode(strokeDash=dash)
     dots = base.mark_point(filled=True, size=60, opacity=1).encode(**told())
-    k, least = len(search.heads), search.least
+    k, least = len(search.sites), search.least
     ends = {"low": _end(least.ends[0]), "high": _end(least.ends[1])}
     interval = (
         alt.Chart(data([{"heads": k, **ends}]))
@@ -332,8 +333,8 @@ def search_plot(search: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
     aim = rule_at(search.share, "y")
     end = float(search.held_out_share[k - 1])
     words = (
-        f"Cumulative joint effect. {counted(k, 'head')} {'carries' if k == 1 else 'carry'} {end:.0%} of the"
-        " total effect on held-out items "
+        f"Cumulative joint effect. {counted(k, search.noun)} {'carries' if k == 1 else 'carry'} {end:.0%} of"
+        " the total effect on held-out items "
         + ("(no interval)" if None in ends.values() else "({:.0%} to {:.0%})".format(*least.ends))
         + f"; {search.share:.0%} was asked for."
     )

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
 from whyprompt.errors import MediationError
-from whyprompt.mediation.engine.sites import every_site
+from whyprompt.mediation.engine.sites import as_sites, every_site
 from whyprompt.mediation.results import heads_of
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from whyprompt.mediation.results import Head
 
 ARROW = " -> "
+_ANY = 1 << 30
 
 
 def path_words(path: Path) -> str:
@@ -48,6 +49,19 @@ def check_paths(
         raise MediationError(f"the set {name!r} names the path {path_words(twice)} twice")
     _refuse_witness(paths, name)
     return paths
+
+
+def check_named_paths(given: Sequence[Sequence[str]], name: str) -> None:
+    """Refuse paths that are none in any model.
+
+    >>> check_named_paths([["head 0.1", "head 2.3"], ["head 1.0"]], "along")
+    """
+    for path in given:
+        if not path:
+            raise MediationError(f"a path of {name!r} has no head", hint="for instance [head 3.1, head 7.0]")
+        as_sites(path)
+    if given:
+        check_paths(given, name, _ANY, lambda _kind, _layer: _ANY)
 
 
 def _several(one: object) -> bool:

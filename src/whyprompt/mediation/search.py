@@ -1,4 +1,4 @@
-"""The smallest set of heads that carries a share of a prompt's effect, scored on held-out items."""
+"""The smallest set of heads, or other sites, that carries a share of an effect, scored on held-out items."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 from whyprompt._words import counted, percent
 from whyprompt.errors import MediationError
-from whyprompt.mediation.engine.sites import as_sites
+from whyprompt.mediation.engine.sites import KIND_WORDS, as_sites, refuse_streams, those_named
 from whyprompt.mediation.intervals import check_level, interval_words, mean_interval, share_interval
-from whyprompt.mediation.results import columns_of, heads_of
-from whyprompt.mediation.sweep import head_sweep, open_runner, set_sweep, sweep_rows
+from whyprompt.mediation.results import columns_of, heads_of, kind_of
+from whyprompt.mediation.sweep import open_runner, set_sweep, site_sweep, sweep_rows
 from whyprompt.results import Estimate, Result
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from whyprompt._progress import Progress
     from whyprompt.mediation.engine.runner import Mediator, Outcome, Tokens
+    from whyprompt.mediation.engine.sites import Site, SiteLike
     from whyprompt.mediation.pairs import PromptPair
     from whyprompt.mediation.results import Head, Sweep
 
@@ -36,7 +37,7 @@ _WAYS: tuple[Way, ...] = ("nie", "pure_nie")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeadSearch(Result):
-    """A growing set of heads and the share of the total effect that it carries.
+    """A growing set of heads, or of other sites, and the share of the total effect that it carries.
 
     `overall` is the total effect on the held-out items. `parts` are of the chosen set on those items, three
     a direction, which `by` names: "share" of the total effect (an end of its interval is infinite where the
@@ -48,14 +49,14 @@ class HeadSearch(Result):
     method : str
     share : float
         The share that was asked for, in every direction.
-    heads : tuple of (layer, head)
-        The chosen set, in the order in which heads joined.
-    path : tuple of (layer, head)
-        All heads that joined, the chosen ones first.
+    sites : tuple of str
+        The chosen set, in the order in which they joined: ``"head 14.1"``, ``"mlp 14"``.
+    path : tuple of str
+        All that joined, the chosen ones first.
     searched, held_out : mapping of str to ndarray, shape (path,)
-        By direction, mean joint effect of the first k heads over the mean total effect, on the items that the
-        search saw and on those that it did not. `nie`: what is lost when the set is taken out of prompt 1;
-        `pure_nie`: what is gained when it is put into prompt 0. One of them where the mediator is the
+        By direction, mean joint effect of the first k of them over the mean total effect, on the items that
+        the search saw and on those that it did not. `nie`: what is lost when the set is taken out of prompt
+        1; `pure_nie`: what is gained when it is put into prompt 0. One of them where the mediator is the
         attention row.
     reached : bool
         Whether the search items reached `share` in every direction.
@@ -64,13 +65,23 @@ class HeadSearch(Result):
 
     method: str
     share: float
-    heads: tuple[Head, ...]
-    path: tuple[Head, ...]
+    sites: tuple[str, ...]
+    path: tuple[str, ...]
     searched: Mapping[str, Array]
     held_out: Mapping[str, Array]
     reached: bool
     search_items: tuple[str, ...]
     held_out_items: tuple[str, ...]
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The heads of the chosen set, as (layer, head)."""
+        return heads_of(as_sites(self.sites))
+
+    @property
+    def noun(self) -> str:
+        """What one of the path is called: a head, where all are."""
+        return KIND_WORDS[kind_of(as_sites(self.path))]
 
     @property
     def search_share(self) -> Array:
@@ -85,25 +96,26 @@ class HeadSearch(Result):
     @property
     def least(self) -> Estimate:
         """The share in the direction in which the chosen set carries the least, on the held-out items."""
-        return self.part("share", by=min(self.held_out, key=lambda q: self.held_out[q][len(self.heads) - 1]))
+        return self.part("share", by=min(self.held_out, key=lambda q: self.held_out[q][len(self.sites) - 1]))
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a head of the path.
+        """One row a head, or other site, of the path.
 
         Returns
         -------
         pandas.DataFrame
-            Columns n_heads, layer, head, for each direction its `search_nie` and `held_out_nie` (or
-            `..._pure_nie`), chosen.
+            Columns n_heads, layer, head (where other sites joined n_sites, site, kind, layer), for each
+            direction its `search_nie` and `held_out_nie` (or `..._pure_nie`), chosen.
         """
         import pandas as pd
 
         n = len(self.path)
-        columns: dict[str, Any] = {"n_heads": np.arange(1, n + 1), **columns_of(as_sites(self.path), {})}
+        columns: dict[str, Any] = columns_of(as_sites(self.path), {})
+        columns = {"n_heads" if "head" in columns else "n_sites": np.arange(1, n + 1), **columns}
         for quantity in self.held_out:
             columns[f"search_{quantity}"] = self.searched[quantity]
             columns[f"held_out_{quantity}"] = self.held_out[quantity]
-        return pd.DataFrame(columns | {"chosen": np.arange(n) < len(self.heads)})
+        return pd.DataFrame(columns | {"chosen": np.arange(n) < len(self.sites)})
 
     def _charts(self) -> Mapping[str, Callable[[], Any]]:
         from whyprompt.charts import search_plot
@@ -116,6 +128,7 @@ def find_heads(
     pairs: Sequence[PromptPair],
     *,
     sweep: Sweep | None = None,
+    sites: Sequence[SiteLike] = ("head",),
     method: Literal["greedy", "ranked"] = "greedy",
     share: float = 0.8,
     max_heads: int = 32,
@@ -129,15 +142,15 @@ def find_heads(
     random_state: int = 0,
     progress: Progress | None = None,
 ) -> HeadSearch:
-    """Grow the smallest set of heads that carries a share of the total effect in both directions.
+    """Grow the smallest set of heads, or sites, that carries a share of the total effect in both directions.
 
     A set carries the effect where taking it out of prompt 1 loses the share (`nie`) and putting it
     into prompt 0 gains it (`pure_nie`). One direction alone does not tell: of two heads that are both
     needed, each has the whole `nie` and no `pure_nie`; of two that back each other up, each has the
     whole `pure_nie` and no `nie`. Only the pair has both.
 
-    Heads are ranked by the mean of the two. The greedy search adds the head with which the joint
-    effect, averaged over both, is largest; the ranked search adds heads in the order of the ranking.
+    Heads are ranked by the mean of the two, and other sites (`sites`) with them. The greedy search adds the
+    one with which the joint effect, averaged over both, is largest; the ranked search adds them in order.
     Both see the search items only; the shares that are reported are those of the held-out items.
     Attention rows move in one direction only, so with ``mediator="attention_row"`` that one ranks and
     counts, and the sentence says so.
@@ -147,14 +160,17 @@ def find_heads(
     model, pairs
         As in `head_sweep`.
     sweep : Sweep, optional
-        A finished sweep over at least the search items, in both directions; run here if absent. Of sites
-        other than heads in it nothing is made: the set is one of heads.
+        A finished sweep over at least the search items, in both directions; run here if absent.
+    sites : sequence of str or (layer, head), default ("head",)
+        What may join: names as of `site_sweep`, "head", "mlp", "attn 14", "neuron 14.123". Residual streams
+        may not: one alone carries whatever all below it does. Of a finished sweep what it has of them.
     method : {"greedy", "ranked"}
     share : float, default 0.8
         Share of the total effect to reach on the search items.
     max_heads : int, default 32
+        The most heads, or sites, in the set.
     candidates : int, default 32
-        How many heads of the ranking the greedy search chooses from.
+        How many of the ranking the greedy search chooses from.
     held_out : float, default 0.5
         Share of clusters that the search does not see.
     level : float, default 0.95
@@ -163,7 +179,7 @@ def find_heads(
     random_state : int
         Draws the split.
     progress : callable, optional
-        Called with (heads so far, `max_heads`, the share of the search items' effect so far in words).
+        Called with (how many joined, `max_heads`, the share of the search items' effect so far in words).
 
     Returns
     -------
@@ -173,7 +189,8 @@ def find_heads(
     ------
     MediationError
         If there are fewer than two clusters on either side of the split, the items of either
-        side have no total effect to share out, or the sweep's mediator or outcome is another.
+        side have no total effect to share out, the sweep's mediator or outcome is another, or `sites` names
+        none, residual streams, or what the sweep or the model has not.
 
     References
     ----------
@@ -189,19 +206,21 @@ def find_heads(
     if not share > 0 or not 0 < held_out < 1 or max_heads < 1 or candidates < 1:
         raise MediationError("share, max_heads and candidates are positive; held_out lies between 0 and 1")
     check_level(level)
+    refuse_streams(map(str, sites))
     options = _matching(sweep, mediator, tokens, outcome, max_extra_bytes)
     seen, unseen = split_items(pairs, held_out, random_state)
     if sweep is None:
-        sweep = head_sweep(model, seen, **options)
+        sweep = site_sweep(model, seen, sites, **options)
     score, total = _scores(sweep, seen)
-    ranking = heads_of([sweep.sites[i] for i in np.argsort(-score, kind="stable")])
+    allowed = _allowed(sites, sweep)
+    ranking = [sweep.sites[i] for i in np.argsort(-score, kind="stable") if sweep.sites[i] in allowed]
     ways = [q for q in _WAYS if q in sweep.quantities]
 
-    path: list[Head] = []
+    path: list[Site] = []
     curve: list[Array] = []
     with open_runner(model, seen, keep=True, **options) as runner:
 
-        def grow(sets: list[list[Head]]) -> Array:
+        def grow(sets: list[list[Site]]) -> Array:
             """Share of the total effect that each set carries, directions x sets."""
             joint = sweep_rows(runner, seen, {str(i): s for i, s in enumerate(sets)})
             return np.stack([joint.effect(q).mean(0) for q in ways]) / total
@@ -232,8 +251,8 @@ def find_heads(
         sentence="",
         method=method,
         share=share,
-        heads=tuple(chosen),
-        path=tuple(path),
+        sites=tuple(map(str, chosen)),
+        path=tuple(map(str, path)),
         searched=dict(zip(ways, np.array(curve).T, strict=True)),
         held_out={q: test.effect(q).mean(0) / test.te.mean() for q in ways},
         reached=at is not None,
@@ -306,6 +325,11 @@ def _check_total(te: Array, which: str) -> None:
         raise MediationError(f"the {which} items have no total effect, so there is nothing to share out")
 
 
+def _allowed(names: Sequence[SiteLike], sweep: Sweep) -> frozenset[Site]:
+    """Give the sites that may join: those named that the sweep has."""
+    return frozenset(those_named(names, sweep.sites))
+
+
 class _Options(TypedDict):
     mediator: Mediator
     tokens: Tokens
@@ -324,8 +348,11 @@ def _matching(
     given = {"mediator": mediator, "tokens": tokens, "outcome": outcome}
     own = {"mediator": "head_output", "tokens": "answer", "outcome": "log_prob"}
     if sweep is not None:
-        if not sweep.heads:
-            raise MediationError("the sweep holds no single heads", hint="give one of head_sweep")
+        if sweep.sets:
+            raise MediationError(
+                "the sweep is one of sets, and single heads are searched",
+                hint="give one of head_sweep or site_sweep",
+            )
         own = {name: getattr(sweep, name) for name in own}
         for name, value in own.items():
             if given[name] not in {None, value}:
@@ -347,14 +374,16 @@ def _matching(
 
 
 def _sentence(r: HeadSearch, test: Sweep, n_clusters: int) -> str:
-    chosen, total = r.heads, cast("Estimate", r.overall)
-    names = ", ".join(f"{layer}.{head}" for layer, head in chosen[:8]) + (", ..." if len(chosen) > 8 else "")
+    chosen, total = r.sites, cast("Estimate", r.overall)
+    one_kind = r.noun == "head"
+    shown = [name.removeprefix("head ") if one_kind else name for name in chosen[:8]]
+    names = ", ".join(shown) + (", ..." if len(chosen) > 8 else "")
     shares = [part for part in r.parts if part.label == "share"]
     carried = " and ".join(
         f"{percent_words(s.estimate)} ({share_words(s, percent(r.level))}) {_MOVED[s.by]}" for s in shares
     )
     text = (
-        f"{counted(len(chosen), 'head')} ({names}; layer.head) "
+        f"{counted(len(chosen), r.noun)} ({names}{'; layer.head' if one_kind else ''}) "
         f"{'carries' if len(chosen) == 1 else 'together carry'}, of the "
         f"total effect of {total.estimate:.3g} on {test.scale}, over {total.n_used} held-out items, "
         f"{carried}."
@@ -371,7 +400,7 @@ def _sentence(r: HeadSearch, test: Sweep, n_clusters: int) -> str:
     if n_clusters < FEW:
         text += f" With {n_clusters} held-out sampling units the intervals are rough: add items."
     where = "the tokens that both prompts end with" if test.tokens == "suffix" else "the answer positions"
-    return f"{text} Other sets may carry as much; heads act at {where} only."
+    return f"{text} Other sets may carry as much; {r.noun}s act at {where} only."
 
 
 _SHORT = {"nie": "NIE", "pure_nie": "pure NIE"}

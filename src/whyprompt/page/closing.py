@@ -101,8 +101,8 @@ def _inside(m: Material) -> list[str]:
         )
         if not found.search.reached:
             out.append(
-                "that these heads are where the effect is: the search ended before they carried "
-                f"{found.search.share:.0%} of it."
+                f"that these {found.search.noun}s are where the effect is: the search ended before they "
+                f"carried {found.search.share:.0%} of it."
             )
         elif found.search.least.ends[0] <= 0:
             out.append(

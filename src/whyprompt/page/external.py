@@ -88,7 +88,10 @@ def gists(m: Material) -> dict[str, str]:
         out["who"] = f"{e.main.items.higher} higher, {e.main.items.lower} lower"
     if found is not None:
         n = len(found.main.inference.heads)
-        out["heads"] = f"{n} heads" if found.search is None else f"a set of {len(found.search.heads)} of {n}"
+        out["heads"] = f"{n} heads"
+        if (search := found.search) is not None:
+            of = f"of {n}" if search.noun == "head" else f"{search.noun}s"
+            out["heads"] = f"a set of {len(search.sites)} {of}"
     if e.audit is not None:
         out["logs"] = counted(e.audit["draws"], "draw")
     return out

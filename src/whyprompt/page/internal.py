@@ -155,11 +155,11 @@ def _search(found: StudyMediation) -> list[Block]:
     columns |= {f"held out, {names[q]}": shares for q, shares in search.held_out.items()}
     rows = [
         (
-            f"{k}: head {layer}.{head}",
+            f"{k}: {site}",
             *(num(float(shares[k - 1]), percent=True) for shares in columns.values()),
-            "yes" if k <= len(search.heads) else "no",
+            "yes" if k <= len(search.sites) else "no",
         )
-        for k, (layer, head) in enumerate(search.path, start=1)
+        for k, site in enumerate(search.path, start=1)
     ]
     return [
         Text(search.sentence),
@@ -167,12 +167,12 @@ def _search(found: StudyMediation) -> list[Block]:
             "search",
             "The smallest set: joint effect of the first heads",
             lambda w: charts.search_plot(search, width=w),
-            caption="The search chose its heads on one half of the items; what counts is the other half. "
+            caption="The search chose them on one half of the items; what counts is the other half. "
             "Drawn is the direction in which the set carries less.",
         ),
         table(
             f"Share of the total effect, {search.method} search",
-            ("heads so far, the last one", *columns, "in the set"),
+            (f"{search.noun}s so far, the last one", *columns, "in the set"),
             rows,
             name="search",
         ),

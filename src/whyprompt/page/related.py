@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _TITLES = {
     "joint": "All together",
+    "along": "The total effect along the paths asked for: each, what they share, and the rest",
     "path": "Paths from head to head",
     "interaction": "Interactions: two heads together, less each alone",
 }
@@ -50,7 +51,7 @@ def related(found: Result | None) -> list[Block]:
             (row.label, row.by.split(", ")[1], *interval(row), p_value(row.p_adjusted)) for row in own
         ]
         head: tuple[str, ...] = ("", "direction", "estimate", "from", "to", "p (family-wise)")
-        if kind == "joint":  # no family
+        if kind in {"joint", "along"}:  # no family
             head, rows = head[:-1], [row[:-1] for row in rows]
         blocks += [table(title, head, rows, name=f"related-{kind}")] if rows else []
     for one in found.assumptions:

@@ -109,6 +109,31 @@ def check_beside(names: Iterable[str]) -> None:
             raise MediationError(f"{name!r} is swept anyway", hint="leave it out: every head is swept")
 
 
+def refuse_streams(names: Iterable[str]) -> None:
+    """Refuse residual streams where a set is searched for."""
+    if stream := next((name for name in names if name.startswith("resid")), None):
+        raise MediationError(
+            f"{stream!r} cannot join a set: it holds all that the layers below hand on, so that alone it"
+            " carries whatever they carry",
+            hint="name what writes into it: head, attn, mlp, or neurons of a layer",
+        )
+
+
+def check_set(names: Sequence[str], beside: Sequence[str]) -> None:
+    """Refuse names of what a set may be made of: residual streams, and what is not swept beside all heads.
+
+    >>> check_set(["head", "mlp"], ["mlp 3", "resid"])
+    """
+    check_names(names)
+    refuse_streams(names)
+    swept = [_parts(name)[:2] for name in beside]
+    for name in names:
+        kind, layer, _ = _parts(name)
+        layers = {at for other, at in swept if other == kind}
+        if kind != "head" and not (layers if layer is None else layers & {layer, None}):
+            raise MediationError(f"{name!r} is not swept", hint=f"add it to sites: [{name}]")
+
+
 def every_site(
     given: Sequence[SiteLike], n_layers: int, width: Callable[[Kind, int], int]
 ) -> tuple[Site, ...]:
@@ -130,6 +155,31 @@ def every_site(
         twice = next(site for k, site in enumerate(out) if site in out[:k])
         raise MediationError(f"{str(twice)!r} is named twice", hint="name each once")
     return tuple(out)
+
+
+def those_named(given: Sequence[SiteLike], sites: Iterable[Site]) -> tuple[Site, ...]:
+    """Give those of the sites that are named, one by one or a layer or a kind together, in their order.
+
+    A name that none of them has is a `MediationError`.
+
+    >>> [str(s) for s in those_named(["mlp", "head 1"], as_sites(["head 0.0", "head 1.0", "mlp 0"]))]
+    ['head 1.0', 'mlp 0']
+    """
+    if isinstance(given, str) or not len(given):
+        raise MediationError(f"sites is {given!r}, not a list of names", hint=_HINT)
+    every = tuple(sites)
+    wanted: set[Site] = set()
+    for one in given:
+        kind, layer, number = _parts(one) if isinstance(one, str) else as_site(one)
+        found = {
+            site
+            for site in every
+            if site.kind == kind and layer in {None, site.layer} and number in {None, site.number}
+        }
+        if not found:
+            raise MediationError(f"{str(one)!r} was not swept", hint="sweep it, or leave it out")
+        wanted |= found
+    return tuple(site for site in every if site in wanted)
 
 
 def check_sites(sites: Iterable[Site], n_layers: int, width: Callable[[Kind, int], int]) -> None:
