@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 FORMAT = ("list", "json", "code")
 """What of an answer's format is measured on a page."""
 _OFTEN, _HARDLY = 5, 0.1
+# Of many items a page draws fewer samples: their number then says little, and each takes long.
+_DRAWS, _FEWEST_DRAWS, _CELLS = 2000, 400, 40_000_000
 
 
 def text_mediation(
@@ -170,7 +172,7 @@ def answer_texts(
     differ in it under both arms, and the items bear it. In place of a result there may be a reason why it
     cannot be said, such as that neither arm's answers are as long as the other's; "" where there are no
     answers, all are of one length, or no item ran under both arms.
-    Logs are those of `with_features`.
+    Logs are those of `with_features`. From 20,000 items on fewer than 2,000 samples are drawn, 400 at least.
     """
     frame = trials.frame if isinstance(trials, ReadTrials) else trials
     if effect.items is None or not {"completion", LENGTH[0]} & set(frame):
@@ -202,6 +204,7 @@ def answer_texts(
                 control=effect.control,
                 cluster=cluster,
                 level=effect.level,
+                draws=max(_FEWEST_DRAWS, min(_DRAWS, _CELLS // len(effect.items.units))),
             )
         except DataError:
             return None, ""

@@ -28,6 +28,7 @@ from whyprompt.cli.common import (
     say,
     show,
 )
+from whyprompt.cli.flags import said
 from whyprompt.cli.logs import Arm, Item, Reference, Scorer, effect_for_page
 from whyprompt.errors import InputError, WhypromptError
 
@@ -350,8 +351,8 @@ def export(
     write(frame, target)
     content = {"trials": trials, "rows": len(frame), "columns": list(frame.columns), "file": str(target)}
     rows = counted(len(frame), "row") if wide else ""
-    said = [counted(trials, "trial"), *([rows] if rows else []), counted(len(frame.columns), "column")]
-    text = f"{', '.join(said)}: {target}"
+    written = [counted(trials, "trial"), *([rows] if rows else []), counted(len(frame.columns), "column")]
+    text = f"{', '.join(written)}: {target}"
     if wide and not any(name.endswith(".completion") for name in frame.columns):
         text += (
             "\nNo completions: these outcomes are read off the probabilities that the model gives. What it"

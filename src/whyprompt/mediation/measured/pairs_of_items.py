@@ -105,17 +105,21 @@ def read_pairs(
             raise DataError(f"column {treatment!r} holds no {arm!r}", hint=f"it holds {known}")
     if arms[0] == arms[1]:
         raise DataError(f"control and treated are both {arms[0]!r}: nothing is compared")
-    keys = table.labels(item, role="item")
     kept = np.isin(label, arms)
-    both = sorted(set(keys[label == arms[0]]) & set(keys[label == arms[1]]))
-    n_items = len(set(keys[kept]))
+    names_of, code = np.unique(table.labels(item, role="item"), return_inverse=True)
+    under = np.zeros((len(names_of), 2), dtype=bool)
+    under[code[kept], (label[kept] == arms[1]).astype(np.intp)] = True
+    n_items = int(under.any(1).sum())
+    whole = np.asarray(under.all(1))
+    both = names_of[whole].tolist()
     if not both:
         raise DataError(
             f"no {item} ran under both {arms[0]!r} and {arms[1]!r}",
             hint="each is compared with itself; in Python, whyprompt.mediate compares different items",
         )
-    kept &= np.isin(keys, both)
-    row, arm = np.searchsorted(both, keys[kept]), (label[kept] == arms[1]).astype(np.intp)
+    kept &= whole[code]
+    place = np.cumsum(whole) - 1
+    row, arm = place[code[kept]], (label[kept] == arms[1]).astype(np.intp)
     cell = 2 * row + arm
     size = np.bincount(cell, minlength=2 * len(both))
 
