@@ -300,7 +300,7 @@ def compare(
     put(result.to_dict() | {"logs": result.trials.to_dict()}, text, as_json=as_json)
 
 
-def read_logs(paths: Sequence[Path], of_log: Mapping[str, Any]) -> ReadTrials:
+def read_logs(paths: Sequence[Path], of_log: Mapping[str, Any], *, verb: str = "effect") -> ReadTrials:
     """Read logs; of one table that cannot be read as logs, say what reads it by its columns."""
     import whyprompt as wp
 
@@ -308,7 +308,7 @@ def read_logs(paths: Sequence[Path], of_log: Mapping[str, Any]) -> ReadTrials:
         return wp.read_trials(*paths, texts=False, **of_log)
     except DataError as error:
         if error.hint and len(paths) == 1 and paths[0].suffix.lower() in TABLES and _is_table(paths[0]):
-            named = shlex.join(["whyprompt", "effect", str(paths[0])])
+            named = shlex.join(["whyprompt", verb, str(paths[0])])
             hint = f"{error.hint}; {named} says what its columns may be"
             raise DataError(error.message, hint=hint) from None
         raise

@@ -225,7 +225,7 @@ def _of_logs(
     import whyprompt as wp
 
     with proposed_rest(paths, of_log, verb="mediate", as_json=as_json):
-        found = read_logs(paths, of_log)
+        found = read_logs(paths, of_log, verb="mediate")
     if of_log["reference"] is not None and asked["control"] is None:
         asked["control"] = found.reference
     _put(wp.text_mediation(found, **asked), {"logs": found.to_dict()}, as_json=as_json)
