@@ -19,6 +19,7 @@ from whyprompt.answers.saved import Saved
 from whyprompt.errors import StudyError
 from whyprompt.mediation.texts import text_effects
 from whyprompt.study import load_study
+from whyprompt.trials import forced
 from whyprompt.trials.forced import chain_in, format_of, n_tokens, to_format, to_length, with_chain
 from whyprompt.trials.items.load import items_of
 from whyprompt.trials.models.load import load_model
@@ -202,6 +203,18 @@ def test_outcomes_of_0_and_1_that_no_item_changes_bound_an_effect_and_do_not_mak
     assert found.part("nie").ends == (0, 0)
 
 
+def test_items_twice_over_in_a_cluster_say_no_more_than_once():
+    rng = np.random.default_rng(0)
+    worlds = tuple(level + rng.normal(size=20) for level in (4, 2, 1, 0))
+    asked = {"outcome": "score", "treated": "b", "control": "a"}
+    one = text_effects({"chain": worlds}, clusters=range(20), **asked)
+    doubled = tuple(np.repeat(y, 2) for y in worlds)
+    two = text_effects({"chain": doubled}, clusters=np.repeat(range(20), 2), **asked)
+    assert np.isfinite(one.part("proportion").ends).all()
+    for row, other in zip((one.overall, *one.parts), (two.overall, *two.parts), strict=True):
+        np.testing.assert_allclose([other.estimate, *other.ends], [row.estimate, *row.ends], rtol=1e-9)
+
+
 def test_an_arm_without_a_chain_is_given_one_and_a_written_answer_is_scored(ran, tmp_path, items_writer):
     items_writer(tmp_path / "items.jsonl", 60)
     file = write(
@@ -221,6 +234,28 @@ def test_an_arm_without_a_chain_is_given_one_and_a_written_answer_is_scored(ran,
     assert found.set.estimate == pytest.approx((wide["worked"] - wide["direct"]).mean(), abs=1e-12)
     assert found.set["set"] == ("length", "chain")
     assert any("format" in note for note in found.notes)
+
+
+def test_what_is_written_after_its_own_chain_is_the_first_trial(ran, tmp_path, items_writer, monkeypatch):
+    items_writer(tmp_path / "items.jsonl", 60)
+    changes = {"outcomes": "[log_prob, numeric_match]", "outcome": "numeric_match", "text": "[chain]"}
+    file = write(tmp_path, ran.model, contrast="{treated: worked, control: other}", **changes)
+    text = file.read_text().replace("reasoning: worked}", "reasoning: worked, temperature: 1.5}")
+    file.write_text(text.replace("reasoning: other}", "reasoning: other, temperature: 0.9}") + "reps: 2\n")
+    study = load_study(file)
+    run_study(study, tmp_path / "out")
+    frame, written = load_trials(study, tmp_path / "out"), []
+
+    def kept(*args, **options):
+        written.append([one.text for one in complete(*args, **options)])
+        return complete(*args, **options)
+
+    complete = forced.complete
+    monkeypatch.setattr(forced, "complete", kept)
+    items = study_mediation(study, tmp_path / "out", frame).main.sweep.item_ids
+    stored = frame.set_index(["rep", "item_id", "arm"])["completion"]
+    assert written[0] == [stored[0, item, arm] for item in items for arm in ("other", "worked")]
+    assert written[0] != [stored[1, item, arm] for item in items for arm in ("other", "worked")]
 
 
 def test_a_chain_set_to_itself_changes_nothing_and_an_empty_one_takes_its_line(ran):

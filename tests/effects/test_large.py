@@ -246,6 +246,20 @@ def test_known_chances_that_do_not_fit_or_lie_unused_and_a_moved_covariate_are_s
             estimate_effect(shown, **{**ARMS, "confounders": ["x"], "method": "ipw"}, **more)
 
 
+def test_known_chances_need_no_curves_and_a_heavy_row_is_said_as_in_memory(tmp_path):
+    frame, path = frame_of(900), str(tmp_path / "t.parquet")
+    frame.to_parquet(path)
+    asked = {**ARMS, "confounders": ["x", "z"], "propensity": "share"}
+    found = same(frame, path, **asked, method="aipw", splits=1)
+    assert "functional form" not in {a.name for a in found.assumptions}
+    control = np.flatnonzero(frame["arm"] == "direct")[0]
+    frame.loc[control, "share"] = 0.99
+    frame.to_parquet(path)
+    found = same(frame, path, **asked, method="ipw")
+    (overlap,) = (a for a in found.assumptions if a.name == "overlap")
+    assert "one row carries" in overlap.detail
+
+
 LEARNED = [
     {},
     {"design": "randomized", "cluster": "site"},

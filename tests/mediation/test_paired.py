@@ -53,7 +53,11 @@ def test_the_estimates_are_those_of_the_regression_of_differences():
         given = found.part("interventional_pure_nie", by=name).estimate
         assert given == pytest.approx(-fit.params[f"{name}_a"] * by, abs=1e-10)
     alone = smf.ols("dy ~ words_b + words_a", w).fit()
-    assert found.part("nie", by="words").estimate == pytest.approx(alone.params["words_b"] * delta["words"])
+    nie = found.part("nie", by="words")
+    assert nie.estimate == pytest.approx(alone.params["words_b"] * delta["words"])
+    assert nie["delta"] == pytest.approx(delta["words"])
+    share = found.part("proportion", by="words").estimate
+    assert share == pytest.approx(nie.estimate / w["dy"].mean())
     assert found.estimate == pytest.approx(w["dy"].mean(), abs=1e-12)
     shared = paired_mediation(frame, mediators="words", interaction=False, draws=50, **ASKED)
     one = smf.ols("dy ~ d", w.assign(d=w["words_b"] - w["words_a"])).fit()
@@ -254,6 +258,17 @@ def test_a_straight_line_for_a_chance_is_said():
     assert not said({"length": ["words", "log"]})
     assert not said("list")
     assert not said("words", frame.assign(y=frame["y"] * 2))
+
+
+def test_lengths_that_one_arm_alone_has_are_said():
+    frame = table()
+    near = paired_mediation(frame, mediators="words", draws=50, **ASKED)
+    frame["words"] += 1000.0 * (frame["arm"] == "b")
+    far = paired_mediation(frame, mediators="words", draws=50, **ASKED)
+    told = [[text for text in found.warnings if "outside the range" in text] for found in (near, far)]
+    assert not told[0]
+    assert told[1]
+    assert told[1][0] in far.sentence
 
 
 def test_arms_that_are_numbers_are_named_by_numbers():

@@ -4,7 +4,9 @@ from dataclasses import replace
 import numpy as np
 import planted
 import pytest
+import tiny
 from planted import BOS, CUE, MARK, log_prob
+from test_engine import pair
 
 from whyprompt import (
     contrast_heads,
@@ -210,6 +212,15 @@ def test_the_search_runs_each_prompt_once_and_again_where_memory_is_short(monkey
     assert len(runs) > once
     assert again.heads == found.heads
     np.testing.assert_allclose(again.search_share, found.search_share, atol=1e-12)
+
+
+def test_items_twice_over_in_a_cluster_say_no_more_than_once_of_a_set():
+    model, items = tiny.make("llama"), [pair(seed=k) for k in range(16)]
+    again = [replace(p, item_id=f"{p.item_id}-b", cluster=p.cluster) for p in items]
+    one, two = (find_heads(model, some, max_heads=2, candidates=2) for some in (items, [*items, *again]))
+    assert two.path == one.path
+    for row, other in zip((one.overall, *one.parts), (two.overall, *two.parts), strict=True):
+        np.testing.assert_allclose([other.estimate, *other.ends], [row.estimate, *row.ends], rtol=1e-6)
 
 
 def test_the_search_passes_over_a_suppressing_head():
