@@ -19,6 +19,7 @@ gain of the rule handed out in rows to come (`to come`), of the groups, their di
 
     python benchmarks/heterogeneity.py
     python benchmarks/heterogeneity.py --acic /path/to/acic2016
+    python benchmarks/heterogeneity.py --models stacked --draws 40 --only "log, none, n=300"
     python benchmarks/heterogeneity.py --policy 100 --only "log, skewed"
     python benchmarks/heterogeneity.py --peers /path/to/python   # with econml and lightgbm
 
@@ -356,7 +357,7 @@ def show_policies(draws: int, rows: list[int], only: str, model: str) -> None:
 def measured(
     name: str, make: Callable[[int], Table], draws: int, models: tuple[str, ...], peers: str | None
 ) -> dict[str, float]:
-    """Give the ratio for each model, and for logs the share of the gain (`gain of MODEL`)."""
+    """Give the ratio for each model, its Monte Carlo error, and for logs the share of the gain."""
     squares: dict[str, list[float]] = {}
     gains: dict[str, list[tuple[float, float]]] = {}
     for seed in range(draws):
@@ -371,8 +372,14 @@ def measured(
             squares.setdefault(model, []).append(square)
             if ahead is not None and to_come is not None:
                 gains.setdefault(model, []).append(worth(to_come, ahead))
-    one = np.mean(squares["one number"])
-    out = {model: float(np.sqrt(np.mean(values) / one)) for model, values in squares.items()}
+    ones = np.array(squares["one number"])
+    out = {}
+    for model, values in squares.items():
+        ratio = np.sum(values) / ones.sum()
+        out[model] = float(np.sqrt(ratio))
+        # By the spread of the draws about the ratio; that of a root is half as large, over the root.
+        spread = np.sqrt(((np.array(values) - ratio * ones) ** 2).sum()) / ones.sum()
+        out[f"error of {model}"] = float(spread / 2.0 / np.sqrt(ratio)) if ratio > 0 else 0.0
     for model, pairs in gains.items():
         got, most = (sum(column) for column in zip(*pairs, strict=True))
         if most > 1e-9:
@@ -389,6 +396,7 @@ def main() -> None:
     parser.add_argument("--policy", type=int, default=0, help="draws of each log for policies and coverage")
     parser.add_argument("--rows", type=int, nargs="+", default=[400, 2000], help="of a log, for --policy")
     parser.add_argument("--model", default="stacked", help="of the effect, for --policy")
+    parser.add_argument("--models", nargs="+", help="effect models of the table; all where left out")
     parser.add_argument("--only", default="", help="tables whose names begin so")
     parser.add_argument("--acic", type=Path, help="the folder with x.csv.gz and instances/")
     parser.add_argument("--peers", help="a Python with econml and lightgbm")
@@ -406,20 +414,22 @@ def main() -> None:
     if args.acic is not None:
         few = ACIC[: args.draws]
         asked["ACIC 2016"] = (lambda k: acic(args.acic, few[k]), len(few))
-    models = ("one number", *EFFECT_MODELS, *(PEERS if args.peers else ()))
-    print("PEHE, one number for all = 1; in brackets the share of the achievable gain of choosing row by row")
-    print(f"{'':24}" + "".join(f"{model:>18}" for model in models))
+    own = tuple(args.models or EFFECT_MODELS)
+    models = ("one number", *own, *(PEERS if args.peers else ()))
+    print("PEHE, one number for all = 1, and its Monte Carlo error; in brackets the share of the gain")
+    print(f"{'':24}" + "".join(f"{model:>23}" for model in models))
     for name, (make, draws) in asked.items():
         if name.startswith(args.only):
             started = time.process_time()
-            row = measured(name, make, draws, EFFECT_MODELS, args.peers)
+            row = measured(name, make, draws, own, args.peers)
             cells = []
             for model in models:
                 gain = row.get(f"gain of {model}")
-                cells.append(f"{row[model]:.2f}" + ("" if gain is None else f" ({gain:.2f})"))
+                cell = f"{row[model]:.2f} +/- {row[f'error of {model}']:.2f}"
+                cells.append(cell + ("" if gain is None else f" ({gain:.2f})"))
             seconds = (time.process_time() - started) / draws
             print(
-                f"{name:24}" + "".join(f"{cell:>18}" for cell in cells) + f"   {seconds:.1f} s a draw",
+                f"{name:24}" + "".join(f"{cell:>23}" for cell in cells) + f"   {seconds:.1f} s a draw",
                 flush=True,
             )
 
