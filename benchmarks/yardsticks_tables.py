@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from yardsticks_data import EXPERIMENT, ITEMS, RULES, SAMPLES, SIMULATED, Places, questions
+from yardsticks_hidden import hidden
 from yardsticks_peers import PEERS
 
 if TYPE_CHECKING:
@@ -297,7 +298,12 @@ def lalonde(records: Sequence[Record], places: Places) -> list[str]:
     head = ["entry", *(f"{OTHERS[s]}: inside the experiment's interval" for s in ("out6", "out7"))]
     head += [f"{title}: placebo" for title in OTHERS.values()]
     out += ["### What is claimed", "", *table(head, cells), *failures(records)]
-    return out
+    mine = [r for r in records if r["case"] == "re78/out7" and r["entry"] not in PEERS]
+    known = groups[f"re78/{EXPERIMENT['out7']}/diff{THEIRS}"]["estimate"]
+    held = sum(misses(one, known) is False for one in mine)
+    claimed = sum(said(one) == CLAIMS for one in mine)
+    text = f"Of {len(mine)} intervals of ours on {OTHERS['out7']}, {held} hold the experiment's estimate"
+    return [*out, f"{text}, and {claimed} claim an effect.", "", *hidden(places)]
 
 
 def _interval(one: Record | None) -> str:
