@@ -196,6 +196,7 @@ def test_errors_assumptions_and_warnings_are_said_in_options(tmp_path, monkeypat
         main()
     page = _words(tmp_path / "report.html")
     assert "repeated items need a column of clusters" in page
+    assert "log.csv: columns that may not be known beforehand" in page
     assert "only where --confounders NAME names them: 'x', 'tone'" in page
     assert "cluster=" not in page
     assert "confounders=" not in page

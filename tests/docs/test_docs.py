@@ -265,6 +265,21 @@ def test_what_is_not_followed_is_little_and_has_its_reason():
         assert len(shown) <= sum(text.startswith("whyprompt ") for _, text in follow.steps(path))
 
 
+def test_no_code_of_ours_stands_where_nothing_runs_it():
+    """Blocks of other tools have other tags; pages whose blocks nobody follows have no Python."""
+    run = {*follow.PAGES, *(ROOT / "docs" / "howto" / "tools").glob("*.md")}
+    for path in TEXTS:
+        found = re.findall(
+            r"^```(\w*)\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        )
+        for tag, code in found:
+            if tag not in {"", "python"}:
+                assert not re.search(r"^(import|from) whyprompt|^\s*whyprompt ", code, re.MULTILINE), path
+            if tag == "python":
+                assert path in run, path
+        assert len(found) * 2 == len(re.findall(r"^ *```", path.read_text(encoding="utf-8"), re.MULTILINE))
+
+
 SNIPPETS = blocks(ROOT / "README.md", "python")
 
 

@@ -41,6 +41,10 @@ def test_every_command_runs_and_prints_what_the_page_shows(path, run, tmp_path, 
             pytest.importorskip("backports.zstd" if sys.version_info < (3, 14) else "compression.zstd")
     place_for(path.stem, tmp_path, logs)
     monkeypatch.chdir(tmp_path)
+    for code in re.findall(
+        r"^```python\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    ):
+        exec(compile(code, path.name, "exec"), {})  # noqa: S102 - the page's own
     some = list(steps(path))
     assert some[0][0][0] == "effect"
     assert "95% interval" in some[0][1]

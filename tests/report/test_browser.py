@@ -601,7 +601,7 @@ def test_on_paper_everything_is_open_and_nothing_is_left_out(visit):
     hidden, closed, clipped, wide = driver.execute_script(
         """
         const gone = q => getComputedStyle(document.querySelector(q)).display === "none";
-        return [gone("nav") && gone(".choose") && !gone(".answer"),
+        return [gone("nav") && gone(".choose") && gone(".all") && !gone(".answer"),
                 document.querySelectorAll("details:not([open])").length,
                 [...document.querySelectorAll(".tokens, .tall")].filter(
                   e => e.scrollHeight > e.clientHeight + 1).length,

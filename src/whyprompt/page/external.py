@@ -129,8 +129,11 @@ def _picture(main: EffectResult, both: tuple[float, float], name: str) -> Figure
 
 
 def noted(warnings: Sequence[str]) -> list[Block]:
-    """Give warnings, where there are any."""
-    items = tuple(f"{w[:1].upper()}{w[1:].rstrip('.')}." for w in dict.fromkeys(warnings))
+    """Give warnings, where there are any; the name of a file that one begins with stays as it is."""
+    items = tuple(
+        f"{w[:1].upper() if w.partition(' ')[0].strip(',:;').isalpha() else w[:1]}{w[1:].rstrip('.')}."
+        for w in dict.fromkeys(warnings)
+    )
     return [Text("", label="To know.", items=items)] if items else []
 
 
