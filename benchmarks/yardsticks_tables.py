@@ -12,7 +12,7 @@ from yardsticks_hidden import hidden
 from yardsticks_peers import PEERS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     Record = dict[str, Any]
 
@@ -208,16 +208,20 @@ def acic2016(records: Sequence[Record], places: Places) -> list[str]:
     known = pd.read_csv(folder / "truth.csv").set_index("row")
     rows = sorted({int(one["case"][1:3]) for one in records})
     published = pd.read_csv(folder / "published_estimates.csv").query("row in @rows")
-    lines: dict[str, dict[str, float]] = {}
     groups = by_entry(records)
     for method, group in published.groupby("method"):
         groups[f"{method}{THEIRS}"] = [
             {"case": f"p{row:02d}", "estimate": None if np.isnan(satt) else satt, "low": low, "high": high}
             for row, satt, low, high in group[["row", "satt", "lower", "upper"]].itertuples(index=False)
         ]
-    for entry, here in groups.items():
+
+    def held(here: Sequence[Record]) -> dict[str, float]:
         at = [int(one["case"][1:3]) for one in here]
-        lines[entry] = score(here, known.loc[at, "satt_y"].tolist(), known.loc[at, "sd_y"].tolist())
+        return score(here, known.loc[at, "satt_y"].tolist(), known.loc[at, "sd_y"].tolist())
+
+    # What was run on some of the sets alone is held to the others on these.
+    some = {entry for entry, here in groups.items() if len(here) < len(rows)}
+    lines = {entry: held(here) for entry, here in groups.items() if entry not in some}
     # An entry that refuses some sets is not ranked with those that answer on all.
     ranked = sorted(lines, key=lambda name: (lines[name]["failed"], lines[name]["rmse"]))
     theirs = [name for name in ranked if name.endswith(THEIRS)]
@@ -253,11 +257,43 @@ def acic2016(records: Sequence[Record], places: Places) -> list[str]:
             cells,
         ),
         *failures(records),
+        *_on_some(groups, some, held),
         ACIC_END.format(both=", ".join(both) or "no published method"),
         *table(
             ("published method", "RMSE", "coverage"),
             [[name, number(rmse), share(cover)] for name, (rmse, cover) in WHOLE_CHALLENGE.items()],
         ),
+    ]
+
+
+def _on_some(
+    groups: Mapping[str, list[Record]],
+    some: set[str],
+    held: Callable[[Sequence[Record]], dict[str, float]],
+) -> list[str]:
+    """Hold entries that were run on some of the sets to all others on those that they share."""
+    if not some:
+        return []
+    sets = set.intersection(*({one["case"][:3] for one in groups[entry]} for entry in some))
+    lines = {
+        entry: held([one for one in here if one["case"][:3] in sets])
+        for entry, here in groups.items()
+        if entry in some or entry in PEERS or entry == "default" or entry.startswith("bart")
+    }
+    cells = [
+        [
+            *(shown(name), number(one["rmse"], 4), share(one["coverage"])),
+            *(number(one["median"], 4), number(one["seconds"], 1)),
+        ]
+        for name, one in sorted(lines.items(), key=lambda pair: pair[1]["rmse"])
+    ]
+    who = " and ".join(map(shown, sorted(some)))
+    text = f"On {len(sets)} of these sets, on which alone {who} were run (with the settings in"
+    return [
+        text,
+        "`benchmarks/yardsticks_peers.py`):",
+        "",
+        *table(("entry", "RMSE", "coverage", "median error", "s"), cells),
     ]
 
 
