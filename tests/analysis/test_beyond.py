@@ -7,12 +7,13 @@ import pytest
 
 from whyprompt import load_trials, run_study, study_mediation, write_report
 from whyprompt.answers import load_mediation, run_mediation
-from whyprompt.answers.beyond import flips_of
+from whyprompt.answers.beyond import flip, flips_of
 from whyprompt.answers.saved import Saved
 from whyprompt.errors import MediationError, StudyError
 from whyprompt.mediation import Site, Sweep
 from whyprompt.page.beyond import directions, flips
-from whyprompt.study import Contrast, load_study
+from whyprompt.study import Contrast, OutcomeSettings, load_study
+from whyprompt.trials.models.load import load_model
 
 
 @pytest.fixture
@@ -87,6 +88,68 @@ def test_a_patch_that_turns_right_into_wrong_lowers_the_score():
     )
     assert "raises the score of 0 items and lowers that of 3: NIE 0.3 (" in set_under
     assert "raises the score of 1 item and lowers that of 0: pure NIE 0.1 (" in other_way
+
+
+def test_the_sentence_says_all_together_first_and_then_the_largest():
+    lost = np.array([[0, 0, 0], [0, 1, 1], [0, 0, 1], [0, 0, 0]] * 3, dtype=float)
+    items, names = tuple("abcdefghijkl"), ("head 0.2", "head 0.1", "all together")
+    sweep = Sweep(
+        y00=np.zeros(12),
+        y11=np.ones(12),
+        y10=1.0 - lost,
+        y01=np.zeros((12, 3)),
+        outcome="generated exact_match",
+        item_ids=items,
+        clusters=items,
+        sets={name: (Site("head", 0, k),) for k, name in enumerate(names)},
+    )
+    told = flips_of(sweep, Contrast(treated="b", control="a"), level=0.95, random_state=0).sentence
+    assert told.index("All together, set") < told.index("Head 0.1, set")
+    assert "Head 0.2" not in told
+
+
+@pytest.fixture
+def handed(ran, monkeypatch):
+    """Give what is handed to the sweep of written texts, and the model's codec."""
+    study, folder = ran
+    frame = load_trials(study, folder)
+
+    def of(outcome):
+        first = [o for o in study.outcomes if o.name == "log_prob"]
+        asked = study.model_copy(update={"outcomes": [*first, OutcomeSettings(name=outcome)]})
+        handed = {}
+
+        def sweep(_, pairs, *__, **options):
+            handed.update(options, pairs=pairs)
+            raise MediationError("enough")
+
+        monkeypatch.setattr("whyprompt.answers.beyond.generation_sweep", sweep)
+        saved = Saved.open(asking(asked, flips=["mlp 1"]), folder, frame)
+        lm = load_model(**study.model.model_dump())
+        with pytest.raises(MediationError, match="enough"):
+            flip(lm, saved, frame, lambda *_: None)
+        return handed, lm.codec
+
+    return of
+
+
+def test_an_answer_that_goes_on_is_another(handed):
+    given, codec = handed("exact_match")
+    pair, score = given["pairs"][0], given["score"]
+    (end, *_), (digit,) = codec.stop_ids, codec.tokens("7")
+    right = [*pair.answer_ids]
+    assert score(pair, [*right, end]) == score(pair, right) == 1
+    assert score(pair, [*right, digit]) == score(pair, [digit, digit, end]) == score(pair, right[:-1]) == 0
+
+
+def test_a_text_ends_where_a_trials_would(handed):
+    given, codec = handed("string_match")
+    (end, *_), stops = codec.stop_ids, given["stop"]
+    assert stops([*codec.tokens("7"), end])
+    assert stops([*codec.tokens("7\n")])
+    assert not stops([*codec.tokens("7 and 8")])
+    answer = [*given["pairs"][0].answer_ids]
+    assert given["score"](given["pairs"][0], [*answer, *codec.tokens("\n")]) == 1
 
 
 def test_a_stopped_flip_goes_on_where_it_was(ran):

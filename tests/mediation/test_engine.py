@@ -1,5 +1,6 @@
 import contextlib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from whyprompt.mediation import PromptPair
 from whyprompt.mediation.engine.actions import set_output
 from whyprompt.mediation.engine.opening import model_runtime
 from whyprompt.mediation.engine.patching import Job
+from whyprompt.mediation.engine.runner import in_packs
 from whyprompt.mediation.engine.sites import as_sites
 
 ATOL = 1e-9
@@ -222,6 +224,19 @@ def test_only_what_is_asked_for_is_run():
     whole = head_sweep(model, [p])
     np.testing.assert_allclose(one.nie[0], [whole.grid()[0, 2, 1], whole.grid()[0, 0, 3]], atol=1e-12)
     assert np.isfinite(one.grid()).sum() == 2
+
+
+def test_pairs_run_together_while_what_they_keep_and_run_is_within_the_budget():
+    pairs = [PromptPair(item_id=f"{k}", ids0=[1], ids1=[2, 1], answer_ids=[4]) for k in range(5)]
+
+    def sizes(kept, budget=80):
+        runtime = SimpleNamespace(max_extra_bytes=budget, number_bytes=4, row_width=1, by_differences=False)
+        return [len(pack) for pack in in_packs(runtime, pairs, kept=lambda _: kept)]
+
+    assert sizes(0) == [3, 2]  # of three tokens each, and ten at a time
+    assert sizes(10) == [2, 2, 1]  # a quarter of the budget is for what is kept
+    assert sizes(21) == [1] * 5
+    assert sizes(0, budget=1) == [1] * 5
 
 
 def test_resumes_by_pair():

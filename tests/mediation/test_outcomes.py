@@ -15,6 +15,7 @@ from test_sites import EXPERTS
 from whyprompt import contrast_heads, find_heads, head_sweep, infer_heads, relate_heads
 from whyprompt.errors import MediationError
 from whyprompt.mediation import PairOutcomes, PromptPair, Sweep, generation_sweep
+from whyprompt.mediation.engine.rivals import logits_over, over_rivals
 from whyprompt.mediation.generation import cost_words
 from whyprompt.mediation.intervals import share_interval
 
@@ -52,6 +53,14 @@ def test_margins_of_one_token_and_of_several_stand_in_one_sweep():
         head_sweep(model, [pair(answer=(5,), foil_ids=(5,))], outcome="margin")
 
 
+def test_a_margin_over_another_foil_is_not_taken_from_what_was_saved():
+    model, p, saved = tiny.make("llama"), pair(answer=(5,), foil_ids=(9,)), {}
+    head_sweep(model, [p], outcome="margin", on_pair=lambda r: saved.update({r.item_id: r}))
+    head_sweep(model, [p], outcome="margin", done=saved)
+    with pytest.raises(MediationError, match="made with other prompts or options"):
+        head_sweep(model, [replace(p, foil_ids=(8,))], outcome="margin", done=saved)
+
+
 @pytest.mark.parametrize("model_type", KINDS)
 def test_first_token_is_whether_the_answer_begins_with_the_first_choice(model_type):
     model, p = tiny.make(model_type), pair(answer=(5,))
@@ -66,6 +75,18 @@ def test_first_token_is_whether_the_answer_begins_with_the_first_choice(model_ty
         np.testing.assert_array_equal(got[0], (want.argmax(-1) == gold).double())
     assert sum(y.sum() for y in (sweep.y10, sweep.y01)) > 0
     np.testing.assert_array_equal(sweep.nie + sweep.nde, np.broadcast_to(sweep.te[:, None], sweep.nie.shape))
+
+
+def test_the_best_of_all_others_is_found_in_any_block_of_a_large_vocabulary():
+    draw = torch.Generator().manual_seed(0)
+    hidden = torch.randn(40, 8, generator=draw, dtype=torch.float64)
+    weights = torch.randn(5000, 8, generator=draw, dtype=torch.float64)
+    logits = hidden @ weights.T
+    # Of each row a token of some block, or its own best one.
+    gold = torch.where(torch.arange(40) % 2 == 0, torch.arange(40) * 128, logits.argmax(-1))
+    found, _ = over_rivals(hidden, gold, torch.full_like(gold, -1), weights, lambda _: None)
+    torch.testing.assert_close(found, logits_over(logits, gold, torch.full_like(gold, -1)))
+    assert 15 < int((found > 0).sum()) < 40
 
 
 @pytest.mark.parametrize("model_type", tiny.ARCHITECTURES)

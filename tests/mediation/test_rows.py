@@ -173,6 +173,25 @@ def test_patterns_and_outputs_at_chosen_positions_equal_eager_attention(model_ty
             capture_heads(model, PAIR, **changes)
 
 
+def test_a_cut_in_prompt_0_is_that_in_prompt_1_of_the_pair_turned_round():
+    model = tiny.make("llama")
+    turned = PromptPair(
+        item_id="turned",
+        ids0=PAIR.ids1,
+        ids1=PAIR.ids0,
+        answer_ids=ANSWER,
+        segments0=PAIR.segments1,
+        segments1=PAIR.segments0,
+    )
+    one, other = (
+        knockout_sweep(model, [PAIR], "reasoning"),
+        knockout_sweep(model, [turned], "reasoning", arm=0),
+    )
+    assert other.arm == 0
+    np.testing.assert_array_equal(other.y, one.y)
+    np.testing.assert_array_equal(other.y_cut, one.y_cut)
+
+
 def test_knockouts_resume_by_pair():
     import json
     from dataclasses import replace
