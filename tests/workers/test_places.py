@@ -26,6 +26,11 @@ from whyprompt._workers.ray import _connected
 from whyprompt.answers.verbs import run_mediation
 from whyprompt.cli import _GOES_ON
 from whyprompt.errors import InputError, WhypromptError
+from whyprompt.mediation import generation_sweep
+from whyprompt.mediation.engine.apart import model_from
+from whyprompt.study import ModelSettings
+from whyprompt.trials.models.load import load_model
+from whyprompt.trials.models.remote import Loader
 from whyprompt.trials.store import TrialStore
 
 # On a busy machine workers take minutes to be ready, which is said.
@@ -50,7 +55,7 @@ generation: {{max_new_tokens: 6, max_reasoning_tokens: 8}}
 reps: 2
 effect: {{contrast: {{treated: few_shot, control: direct}}}}
 mediation: {{items_per_task: 4, max_heads: 2, candidates: 4, sites: [mlp, resid 1], tokens: suffix,
-  relate: 2}}
+  relate: 2, flips: 2, directions: 2}}
 """
 
 
@@ -239,6 +244,36 @@ def disturbed_run(study_path, out, number, *on, env=None):
     (os.killpg if number == signal.SIGINT else os.kill)(run.pid, number)
     _, said = run.communicate(timeout=120)
     return run.returncode, said, below
+
+
+def test_texts_are_written_under_patches_by_workers_as_by_one_process(tiny_model):
+    """Every text tells: a score of what is written, token by token, with patches of some heads."""
+    settings = ModelSettings(name=str(tiny_model), device="cpu", threads=1)
+    lm = load_model(**settings.model_dump())
+    pairs = [
+        wp.pair_from_text(
+            lm.codec.tokenizer,
+            item_id=f"i{k}",
+            prompt0=f"{k} + 2 =",
+            prompt1=f"Say it aloud. 1 + 1 = 2\n{k} + 2 =",
+            answer=" 4",
+        )
+        for k in range(6)
+    ]
+    sites = ["head 0.0", "head 1.1", "mlp 0"]
+
+    def score(_pair, ids):
+        return sum((k + 1) * i for k, i in enumerate(ids)) % 101 / 100
+
+    asked = {"score": score, "outcome": "told", "max_new_tokens": 5, "max_extra_bytes": 1 << 16}
+    here = generation_sweep(lm.model, pairs, sites, **asked)
+    with model_from(Loader(lm.described(), settings)), wp.workers("processes", count=2):
+        apart = generation_sweep(lm.model, pairs, sites, **asked)
+    assert np.ptp(here.y11) > 0
+    assert here.nie.any()
+    for name in ("y00", "y11", "y10", "y01"):
+        assert getattr(here, name).tolist() == getattr(apart, name).tolist(), name
+    assert apart.item_ids == here.item_ids
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])

@@ -69,6 +69,13 @@ def written_outcome(study: Study) -> OutcomeSettings:
     )
 
 
+def _ends(
+    ids: Sequence[int], *, at: frozenset[int], texts: Sequence[str], decode: Callable[[list[int]], str]
+) -> bool:
+    """Say whether a text ends: at its last token, or since its words have what a study stops at."""
+    return ids[-1] in at or any(end in str(decode([*ids])) for end in texts)
+
+
 def flip(lm: LocalModel, saved: Saved, frame: pd.DataFrame, report: Report) -> None:
     """Write under patches what the study asks for, score it as the study does, and keep it."""
     study, settings, contrast = saved.study, saved.settings, saved.contrasts[0]
@@ -93,11 +100,6 @@ def flip(lm: LocalModel, saved: Saved, frame: pd.DataFrame, report: Report) -> N
         where = f"item {pair.item_id!r}, under a patch"
         return score_outcomes([outcome], known[pair.item_id], completion=text, where=where)[0][outcome.name]
 
-    def stops(ids: Sequence[int]) -> bool:
-        if ids[-1] in ends:
-            return True
-        return whole and any(end in str(lm.codec.tokenizer.decode([*ids])) for end in stop)
-
     sweep = generation_sweep(
         lm.model,
         pairs,
@@ -105,7 +107,10 @@ def flip(lm: LocalModel, saved: Saved, frame: pd.DataFrame, report: Report) -> N
         score=score,
         outcome=outcome.name,
         max_new_tokens=study.generation.max_new_tokens if whole else 1 + max(p.n_answer for p in pairs),
-        stop=stops,
+        # Workers are sent it.
+        stop=partial(
+            _ends, at=frozenset(ends), texts=stop if whole else (), decode=lm.codec.tokenizer.decode
+        ),
         done=saved.outcomes(saved.flips),
         on_pair=saved.keeper(saved.flips),
         progress=lambda done, total, text: report(done, total, f"what is written under patches, {text}"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from whyprompt._words import counted, percent
+from whyprompt._workers.place import map_units
 from whyprompt.errors import MediationError
+from whyprompt.mediation.engine.apart import Opening, goes_apart
 from whyprompt.mediation.engine.runner import in_packs, score_of
 from whyprompt.mediation.engine.sites import as_sites
 from whyprompt.mediation.intervals import check_level, interval_words, mean_interval, share_interval
@@ -19,7 +22,7 @@ from whyprompt.mediation.sweep import check_heads, open_runtime
 from whyprompt.results import Estimate, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import torch
     from numpy.typing import NDArray
@@ -154,13 +157,22 @@ def try_directions(
     ranked = _ranked(sweep, seen, top) if heads is None else heads
     with open_runtime(model, pairs, max_extra_bytes) as runtime:
         chosen = as_sites(check_heads(ranked, runtime.n_layers, runtime.width))
-        learned = _learned(runtime, seen, chosen)
+        work = _DirectionWork(Opening.of(runtime, pairs), chosen) if goes_apart() else None
+
+        def by_pack(packs: list[list[PromptPair]], learned: list[torch.Tensor]) -> Iterator[list[Any]]:
+            """Do each pack, of all workers that there are; what they give comes in the packs' order."""
+            units = [(pack, learned, outcome) for pack in packs]
+            if work is None:
+                yield from (_done(runtime, chosen, unit) for unit in units)
+                return
+            yield from (found for _, found in sorted(map_units(work, units), key=lambda own: own[0]))
+
+        learned = _learned(by_pack([*in_packs(runtime, seen, kept=lambda _: 0)], []), chosen)
         tried: list[_Tried] = []
-        for pack in in_packs(runtime, unseen, kept=lambda p: _kept(runtime, p)):
-            for one in _try_on(runtime, pack, chosen, learned, outcome):
-                tried.append(one)
-                if progress is not None:
-                    progress(len(tried), len(unseen), "held-out items")
+        for found in by_pack([*in_packs(runtime, unseen, kept=lambda p: _kept(runtime, p))], learned):
+            tried += found
+            if progress is not None:
+                progress(len(tried), len(unseen), "held-out items")
     return {
         "outcome": outcome,
         "directions": {str(site): v.tolist() for site, v in zip(chosen, learned, strict=True)},
@@ -237,16 +249,38 @@ def _difference(world0: World, world1: World, site: Site) -> torch.Tensor:
     return after - before
 
 
-def _learned(
-    runtime: ModelRuntime, pairs: Sequence[PromptPair], chosen: Sequence[Site]
-) -> list[torch.Tensor]:
+_Unit = tuple["Sequence[PromptPair]", "list[torch.Tensor]", str]
+"""A pack, the directions to try on it (none where they are still to be learned), and the outcome."""
+
+
+@dataclass(frozen=True)
+class _DirectionWork:
+    """The work of one pack's differences, or of trying directions on it."""
+
+    opening: Opening
+    chosen: tuple[Site, ...]
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[_Unit], list[Any]]]:
+        with self.opening.opened() as runtime:
+            yield lambda unit: _done(runtime, self.chosen, unit)
+
+
+def _done(runtime: ModelRuntime, chosen: Sequence[Site], unit: _Unit) -> list[Any]:
+    """Give each pair's differences, one a head, or what came of trying the directions on it."""
+    pack, learned, outcome = unit
+    if learned:
+        return [*_try_on(runtime, pack, chosen, learned, outcome)]
+    return [
+        [_difference(world0, world1, site).double().mean(0).cpu() for site in chosen]
+        for _, world0, world1 in _clean(runtime, pack, patched=False)
+    ]
+
+
+def _learned(packs: Iterator[list[list[torch.Tensor]]], chosen: Sequence[Site]) -> list[torch.Tensor]:
     """Mean difference of each head, over answer positions and then over items."""
-    sums: list[Any] = [0.0] * len(chosen)
-    for pack in in_packs(runtime, pairs, kept=lambda _: 0):
-        for _, world0, world1 in _clean(runtime, pack, patched=False):
-            for k, site in enumerate(chosen):
-                sums[k] = sums[k] + _difference(world0, world1, site).double().mean(0)
-    means = [total / len(pairs) for total in sums]
+    of_items = [one for pack in packs for one in pack]
+    means = [sum(own[1:], own[0]) / len(own) for own in zip(*of_items, strict=True)]
     for site, mean in zip(chosen, means, strict=True):
         if not float(mean.norm()) > 0:
             raise MediationError(

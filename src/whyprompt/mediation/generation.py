@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from whyprompt._words import counted
+from whyprompt._workers.place import map_units
 from whyprompt.errors import MediationError
+from whyprompt.mediation.engine.apart import Opening, goes_apart
 from whyprompt.mediation.engine.runner import Direction, check_saved, digest_of, run_pairs
 from whyprompt.mediation.results import PairOutcomes, Sweep
 from whyprompt.mediation.scales import WRITTEN
-from whyprompt.mediation.sweep import check_directions, found_of, here, open_runtime, read_rows
+from whyprompt.mediation.sweep import check_directions, found_of, open_runtime, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -129,25 +132,34 @@ def generation_sweep(
             options = "sites, outcome, max_new_tokens and directions"
             return check_saved(pair, row, wanted, len(rows), digest(pair), options)
 
-        def run(pack: Sequence[PromptPair]) -> Iterator[PairOutcomes]:
-            for pair, found in _written(runtime, pack, rows, ways, max_new_tokens, ends):
-                worth = [_worth(score, given[pair.item_id], ids) for ids in found]
-                each = iter(np.array(worth[2:]).reshape(len(ways), len(rows)))
-                crossed = {name: next(each) for name, _ in ways}
-                yield PairOutcomes(
-                    item_id=pair.item_id,
-                    cluster=pair.cluster,
-                    y00=worth[0],
-                    y11=worth[1],
-                    y10=crossed.get("y10"),
-                    y01=crossed.get("y01"),
-                    made_with=digest(pair),
-                )
+        def scored(pair: PromptPair, texts: Sequence[tuple[int, ...]]) -> PairOutcomes:
+            worth = [_worth(score, given[pair.item_id], ids) for ids in texts]
+            each = iter(np.array(worth[2:]).reshape(len(ways), len(rows)))
+            crossed = {name: next(each) for name, _ in ways}
+            return PairOutcomes(
+                item_id=pair.item_id,
+                cluster=pair.cluster,
+                y00=worth[0],
+                y11=worth[1],
+                y10=crossed.get("y10"),
+                y01=crossed.get("y01"),
+                made_with=digest(pair),
+            )
+
+        def run(packs: list[list[PromptPair]]) -> Iterator[tuple[int, list[PairOutcomes]]]:
+            how: dict[str, Any] = {"rows": rows, "ways": ways, "most": max_new_tokens, "stop": ends}
+            if goes_apart():
+                found = map_units(_WriteWork(opening=Opening.of(runtime, room), how=how), packs)
+            else:
+                found = ((n, _written(runtime, pack, **how)) for n, pack in enumerate(packs))
+            # Whoever asked knows what a text is worth: what is written elsewhere is scored here.
+            for n, texts in found:
+                yield n, [scored(pair, own) for pair, own in zip(packs[n], texts, strict=True)]
 
         found = run_pairs(
             runtime,
             room,
-            partial(here, run),
+            run,
             fitting,
             kept=lambda pair: runtime.token_bytes * (len(pair.ids0) + len(pair.ids1)),
             progress=progress,
@@ -163,14 +175,28 @@ def generation_sweep(
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _WriteWork:
+    """The work of writing the texts of one pack of pairs at a time; `how` as of `_written`."""
+
+    opening: Opening
+    how: dict[str, Any]
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[Sequence[PromptPair]], list[list[tuple[int, ...]]]]]:
+        with self.opening.opened() as runtime:
+            yield lambda pack: _written(runtime, pack, **self.how)
+
+
 def _written(
     runtime: ModelRuntime,
     pack: Sequence[PromptPair],
+    *,
     rows: Sequence[tuple[Site, ...]],
     ways: Sequence[tuple[str, int]],
     most: int,
     stop: Stop,
-) -> Iterator[tuple[PromptPair, list[tuple[int, ...]]]]:
+) -> list[list[tuple[int, ...]]]:
     """Give the texts of each pair: after prompt 0, after prompt 1, and the patched ones, a way at a time."""
     from whyprompt.mediation.engine.writing import Text, write
 
@@ -185,8 +211,7 @@ def _written(
         texts += [Text(both[base], both[1 - base], row, pair.item_id) for _, base in ways for row in rows]
     found = write(runtime, texts, most=most, stop=stop)
     each = len(texts) // len(pack)
-    for k, pair in enumerate(pack):
-        yield pair, found[each * k : each * (k + 1)]
+    return [found[each * k : each * (k + 1)] for k in range(len(pack))]
 
 
 def _worth(score: Score, pair: PromptPair, ids: Sequence[int]) -> float:
@@ -205,7 +230,11 @@ def _ends(model: Any) -> Stop:  # noqa: ANN401  # a transformers model ships no 
     ]
     known = next((ids for ids in named if ids is not None), ())
     ends = {known} if isinstance(known, int) else set(known)
-    return lambda ids: ids[-1] in ends
+    return partial(_ended, frozenset(ends))
+
+
+def _ended(ends: frozenset[int], ids: Sequence[int]) -> bool:
+    return ids[-1] in ends
 
 
 def _check_room(model: Any, pairs: Sequence[PromptPair], most: int) -> None:  # noqa: ANN401  # as above
