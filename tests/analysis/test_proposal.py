@@ -199,3 +199,10 @@ def test_a_lot_that_names_the_arm_is_not_adjusted_for():
     answered = log().replace({"v1": "no", "v2": "yes"})
     answered["hard"] = np.where(answered["difficulty"] > 0, "yes", "no")
     assert roles(answered)["hard"] == "confounder"
+
+
+def test_a_column_without_a_name_is_that_of_the_rows():
+    frame = pd.DataFrame(
+        {"Unnamed: 0": [3, 1, 2, 9] * 10, "arm": list("abba") * 10, "score": [0, 1, 1, 0] * 10}
+    )
+    assert roles(frame)["Unnamed: 0"] == "left out"

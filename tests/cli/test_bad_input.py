@@ -556,6 +556,18 @@ PLAIN = [
         ("'Ergebnis' has 'ja' and 'nein', no scores", "whyprompt effect t.csv says"),
         {"t.csv": "Frage;Prompt;Ergebnis\n" + "".join(f"q;a;{word}\n" for word in ["ja", "nein"] * 4)},
     ),
+    *(
+        Case(
+            f"scores such as {score}",
+            ("effect", "t.csv"),
+            (f"looks like an outcome: 'score' {said}",),
+            {"t.csv": "item_id,arm,score\n" + "".join(f"q,{arm},{score}\n" for arm in "abab")},
+        )
+        for score, said in (
+            ("45%", "holds text, such as '45%': write 1 and 0, or numbers"),
+            ("inf", "has 4 infinite value(s)"),
+        )
+    ),
     Case("a folder for a table", ("effect", "."), (". is a folder without files",)),
     Case(
         "a page as what is reported",

@@ -105,7 +105,7 @@ def run_both(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_verb_writes_one_page_of_two_studies(run_both, run):
+def test_the_verb_writes_one_page_of_two_studies(run_both, run, monkeypatch):
     before = (run_both / "second.yaml").read_text()
     code, out, err = run("report", "first.yaml", "second.yaml")
     assert (code, err) == (0, "")
@@ -125,6 +125,10 @@ def test_the_verb_writes_one_page_of_two_studies(run_both, run):
     assert len(page.ids) == len(set(page.ids))
     with pytest.raises(DataError, match="is one of the studies"):
         write_comparison(["first.yaml", "second.yaml"], ["runs/first", "runs/second"], target="first.yaml")
+    monkeypatch.undo()
+    monkeypatch.chdir(run_both)
+    code, _, err = run("report", "first.yaml", "second.yaml")
+    assert (code, "hint: run the study first: whyprompt run first.yaml" in err) == (2, True)
     code, _, err = run("report", "first.yaml", "first.yaml")
     assert (code, "first.yaml is given twice" in err) == (2, True)
     assert "What of it makes the effects differ, two studies cannot tell." in page.words

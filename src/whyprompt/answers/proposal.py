@@ -47,6 +47,8 @@ _SCORE_WORDS = {
     *("resolved", "solved", "ok", "succeeded", "successful", "accepted", "converted", "csat", "won"),
 }
 _ITEMS = {name for rank in NAMES["item"] for name in rank}
+# The first column of a table that was written with the names of its rows.
+_NAMELESS = {"", "Unnamed: 0"}
 _PROPENSITY = {name for rank in NAMES["propensity"] for name in rank}
 
 
@@ -197,7 +199,7 @@ def propose(
     else:
         arm_why, other_arms = _named_treatment(table, treatment)
     if outcome is None:
-        outcome, outcome_why, other_outcomes = _outcome(read, treatment, command)
+        outcome, outcome_why, other_outcomes = _outcome(read, left, treatment, command)
     else:
         outcome_why, other_outcomes = _named_outcome(table, outcome, treatment)
     levels = _levels(read[treatment])
@@ -278,7 +280,8 @@ def _read(table: Table) -> tuple[dict[str, Column], dict[str, str]]:
         try:
             read[name] = table.column(name, role="named")
         except DataError as error:
-            left[name] = error.message.partition("holds ")[2].partition(";")[0] or "cannot be read"
+            told = error.message.removeprefix(f"named column {name!r} ")
+            left[name] = told.partition("holds ")[2].partition(";")[0] or told
     return read, left
 
 
@@ -372,7 +375,18 @@ def _countable(column: Column) -> bool:
     return column.kind != "number" or bool((column.data == np.round(column.data)).all())
 
 
-def _outcome(read: dict[str, Column], treatment: str, command: Sequence[str]) -> tuple[str, str, list[str]]:
+def _no_score(column: Column) -> str:
+    """Say why what is called an outcome is none, "" where it could be."""
+    if column.missing.all():
+        return "has no value"
+    if column.kind == "text":
+        return f"holds text, such as {column.data[~column.missing][0]!r}: write 1 and 0, or numbers"
+    return "is the same in every row" if _constant(column) else ""
+
+
+def _outcome(
+    read: dict[str, Column], left: Mapping[str, str], treatment: str, command: Sequence[str]
+) -> tuple[str, str, list[str]]:
     """Choose the outcome: by its name, by a word in it, else a judgement; why, and what may be it too."""
     may = [n for n, c in read.items() if n != treatment and c.kind != "text" and not _constant(c)]
     ranks = [
@@ -387,10 +401,15 @@ def _outcome(read: dict[str, Column], treatment: str, command: Sequence[str]) ->
     )
     found, why = next(((rank, why) for rank, why in zip(ranks, whys, strict=True) if rank), ([], ""))
     if not found:
-        empty = [n for n, c in read.items() if n != treatment and c.missing.all() and _called_outcome(n)]
-        held = f": {_and(list(map(repr, empty)))} has no value" if empty else ""
+        called = [f"{n!r} {why}" for n, c in read.items() if _called_outcome(n) and (why := _no_score(c))]
+        called += [
+            f"{n!r} {why if why.startswith('has ') else f'holds {why}'}"
+            for n, why in left.items()
+            if _called_outcome(n)
+        ]
         raise DataError(
-            f"no column of numbers looks like an outcome{held or ': called score, correct, passed, ...'}",
+            "no column of numbers looks like an outcome: "
+            + ("; ".join(called) or "called score, correct, passed, ..."),
             hint=_to_name(read, treatment, command) or "no other column of the table holds numbers that vary",
         )
     return found[0], why, found[1:]
@@ -435,7 +454,7 @@ def after_arm(name: str, column: Column, n_rows: int) -> str:
         return why
     if _called_outcome(name):
         return "it is called as an outcome is"
-    if "_".join(name_words(name)) in _ITEMS:
+    if "_".join(name_words(name)) in _ITEMS or name in _NAMELESS:
         return "it names the row"
     if _constant(column):
         return "the same in every row"

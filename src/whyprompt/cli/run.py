@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +31,7 @@ from whyprompt.cli.common import (
 )
 from whyprompt.cli.flags import said
 from whyprompt.cli.logs import Arm, Item, Reference, Scorer, effect_for_page
-from whyprompt.errors import InputError, WhypromptError
+from whyprompt.errors import InputError, StoreError, WhypromptError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -313,7 +314,15 @@ def _report_two(paths: list[Path], out: Path | None, *, no_code: bool, as_json: 
     if out is not None and out.is_dir():
         raise InputError(f"{out} is a folder", hint=f"name the page: --out {out / 'report.html'}")
     folders = [opened(path, None, no_code=no_code)[1] for path in paths]
-    path = write_comparison(paths, folders, target=out or Path("report.html"), words=said)
+    try:
+        path = write_comparison(paths, folders, target=out or Path("report.html"), words=said)
+    except StoreError as error:
+        of = [study for study, folder in zip(paths, folders, strict=True) if str(folder) in error.message]
+        if len(of) == 1 and error.hint is not None:
+            raise StoreError(
+                error.message, hint=error.hint.replace("STUDY", shlex.quote(str(of[0])))
+            ) from None
+        raise
     content = {"report": str(path), "bytes": path.stat().st_size}
     put(content, f"The report is at {path.resolve()}", as_json=as_json)
 
