@@ -229,6 +229,15 @@ def test_an_effect_on_a_chance_that_no_chance_can_have_is_told():
     assert not any("beyond 1" in text for text in text_mediation(make(), "words", **ASKED).warnings)
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_the_same_prompts_under_both_arms_are_said_to_be_noise(tmp_path, same):
+    frame = make().rename(columns={"arm": "variant"})
+    frame["prompt"] = "What is " + frame["item_id"] + ("" if same else frame["variant"])
+    frame.to_csv(tmp_path / "log.csv", index=False)
+    found = text_mediation(read_trials(tmp_path / "log.csv"), "words", **ASKED)
+    assert ("Both arms were sent the same prompts" in found.sentence) == same
+
+
 def test_real_logs_are_answered_with_the_arms_that_they_name(shared_logs):
     found = text_mediation(
         read_trials(*sorted((shared_logs / "lm_eval").glob("samples*"))), "words", draws=100
