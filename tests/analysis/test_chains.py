@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import textwrap
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -213,6 +214,23 @@ def test_items_twice_over_in_a_cluster_say_no_more_than_once():
     assert np.isfinite(one.part("proportion").ends).all()
     for row, other in zip((one.overall, *one.parts), (two.overall, *two.parts), strict=True):
         np.testing.assert_allclose([other.estimate, *other.ends], [row.estimate, *row.ends], rtol=1e-9)
+
+
+@pytest.mark.parametrize("key", ["generation", "sampling", "text"])
+def test_what_texts_depend_on_is_not_taken_from_what_was_computed_otherwise(ran, key):
+    study = ran.study
+    longer = study.generation.model_copy(update={"max_new_tokens": 9})
+    changed = {
+        "generation": {"generation": longer},
+        "sampling": {"seeds": study.seeds.model_copy(update={"sampling": 77})},
+        "text": {"mediation": study.mediation.model_copy(update={"text": ["chain"]})},
+    }[key]
+    saved = Saved.open(study, ran.folder / "out", ran.frame)
+    other = replace(saved, study=study.model_copy(update=changed))
+    if key == "text":
+        other = replace(other, settings=changed["mediation"])
+    assert texts_file(other) != texts_file(saved)
+    assert texts_file(replace(saved, study=study.model_copy(update={"name": "another"}))) == texts_file(saved)
 
 
 def test_an_arm_without_a_chain_is_given_one_and_a_written_answer_is_scored(ran, tmp_path, items_writer):

@@ -100,6 +100,14 @@ def test_the_scan_of_a_state_space_layer_is_within_the_budget():
     assert np.abs(sweep.nie).max() > 0.01
 
 
+def test_rows_of_whole_prompts_are_within_the_budget():
+    """A row has every token of its prompt, and the attention of each to all of them."""
+    model, p, budget = tiny.make("lfm2", max_position_embeddings=512), pair(200, 220), 8 << 20
+    with Largest() as swept:
+        head_sweep(model, [p], max_extra_bytes=budget)
+    assert budget / 4 < swept.nbytes <= budget / 2
+
+
 @pytest.mark.parametrize("model_type", ["qwen3_next", "granitemoehybrid", "jamba", "falcon_h1", "lfm2"])
 def test_paths_of_hybrids_equal_a_hook_loop(model_type):
     """A in one run, what B makes of it alone in the other; what stands between the two keeps its state."""

@@ -271,6 +271,20 @@ def test_split_half_tells_signal_from_noise():
     assert infer_heads(sweep(noise[:3])).split_half is None
 
 
+def test_a_contrast_is_of_the_items_by_their_names():
+    rng = np.random.default_rng(4)
+    x, z = rng.normal(size=(2, 9, 2))
+    one, other = sweep(x), sweep(z)
+    at = [7, 2, 8, 0, 5, 3, 6]  # in another order, and two of them missing
+    turned = {name: getattr(other, name)[at] for name in ("y00", "y11", "y10")}
+    names = tuple(other.item_ids[k] for k in at)
+    other = replace(other, **turned, item_ids=names, clusters=names)
+    got, both = contrast_heads(one, other), sorted(at)
+    np.testing.assert_allclose(got.mean, (x - z)[both].mean(0), atol=1e-12)
+    assert got.estimate == pytest.approx((x - z)[both].sum(1).mean())
+    assert got.parts[0].n_used == 7
+
+
 def test_contrast_subtracts_item_by_item():
     rng = np.random.default_rng(7)
     noise = rng.normal(0, 5, size=(10, 1))  # the items' own level, the same in both
