@@ -466,6 +466,19 @@ def of_sites(nie, sites, te=None, **options):
     return replace(sweep(nie, te=te), sites=sites, **options)
 
 
+def test_sites_of_a_kind_keep_their_own_effects():
+    x = np.random.default_rng(6).normal(size=(8, 4))
+    every = of_sites(x, ["mlp 0", "head 1.0", "attn 1", "head 0.2"])
+    inferred = infer_heads(every, draws=200)
+    for kinds, at in ((("head",), [1, 3]), (("mlp", "attn"), [0, 2])):
+        some, found = every.of_kind(*kinds), inferred.of_kind(*kinds)
+        assert some.labels == tuple(every.labels[k] for k in at)
+        np.testing.assert_array_equal(some.nie, every.nie[:, at])
+        np.testing.assert_array_equal(found.mean, inferred.mean[at])
+        np.testing.assert_array_equal(found.q_value, inferred.q_value[at])
+        assert found.parts == tuple(inferred.parts[k] for k in at)
+
+
 def test_all_sites_of_a_sweep_are_one_family():
     """A head's familywise p allows for the blocks beside it, as for other heads."""
     x = np.random.default_rng(5).normal((0.8, *(0,) * 11), 1, (12, 12))
