@@ -287,8 +287,8 @@ def _on_some(
         ]
         for name, one in sorted(lines.items(), key=lambda pair: pair[1]["rmse"])
     ]
-    who = " and ".join(map(shown, sorted(some)))
-    text = f"On {len(sets)} of these sets, on which alone {who} were run (with the settings in"
+    who = "; ".join(map(shown, sorted(some)))
+    text = f"On {len(sets)} of these sets, on which alone some were run ({who}; settings in"
     return [
         text,
         "`benchmarks/yardsticks_peers.py`):",
