@@ -458,8 +458,9 @@ class Result(Shown):
             return "\n\n".join(blocks)
         if self.assumptions:
             blocks.append(f"Assumptions:\n{assumption_lines(self.assumptions, words)}")
-        if self.warnings:
-            blocks.append("\n".join(["Warnings:", *(f"  {words(text)}" for text in self.warnings)]))
+        # What the sentence says already is not said twice.
+        if more := [text for text in self.warnings if text not in self.sentence]:
+            blocks.append("\n".join(["Warnings:", *(f"  {words(text)}" for text in more)]))
         return "\n\n".join(blocks)
 
     def _first(self) -> list[str]:

@@ -269,6 +269,12 @@ def test_lengths_that_one_arm_alone_has_are_said():
     assert not told[0]
     assert told[1]
     assert told[1][0] in far.sentence
+    assert far.summary().count("outside the range seen under arm a") == 1
+    frame["log"], frame["odd"] = np.log(frame["words"]), -(frame["words"] % 7) - 100 * (frame["arm"] == "b")
+    curve = paired_mediation(frame, mediators={"length": ["words", "log"]}, draws=50, **ASKED)
+    assert curve.sentence.count("outside the range seen under arm a") == 1
+    two = paired_mediation(frame, mediators={"length": ["words", "odd"]}, draws=50, **ASKED)
+    assert two.sentence.count("outside the range seen under arm a") == 2
 
 
 def test_arms_that_are_numbers_are_named_by_numbers():

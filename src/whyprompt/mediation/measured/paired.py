@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import stats
 
 from whyprompt._words import counted, format_number, percent
 from whyprompt.mediation.measured.design import check_draws
@@ -333,10 +334,16 @@ def _straight(pairs: ItemPairs, outcome: str) -> tuple[str, ...]:
 
 
 def _overlap(pairs: ItemPairs, labels: tuple[str, str]) -> tuple[str, ...]:
+    """Say of each mediator where the arms lie apart, once of columns that order all rows alike."""
     out: list[str] = []
-    for k, name in enumerate(pairs.names):
-        both = (pairs.m[:, 0, k], pairs.m[:, 1, k])
-        out += overlap_warnings(both, both, labels, name)
+    for columns in pairs.groups.values():
+        said: list[Array] = []
+        for k in columns:
+            both = (pairs.m[:, 0, k], pairs.m[:, 1, k])
+            order = stats.rankdata(np.stack(both))
+            if not any(np.array_equal(order, other) for other in said):
+                out += overlap_warnings(both, both, labels, pairs.names[k])
+            said.append(order)
     return tuple(out)
 
 
