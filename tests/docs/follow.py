@@ -1,6 +1,6 @@
 """Does what the README, the tutorial and the how-to pages say, command by command, in an empty folder.
 
-    python tests/docs/follow.py            # every page, as it stands: an hour, since models run
+    python tests/docs/follow.py            # every page, as it stands: half an hour, since models run
     python tests/docs/follow.py --quick    # small stand-ins for models and studies: as `make test` does
     python tests/docs/follow.py docs/tutorial.md
 
