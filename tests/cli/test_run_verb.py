@@ -506,14 +506,15 @@ def test_the_least_time_is_that_of_the_tighter_limit_and_a_price_is_asked_for_wh
     model = {"endpoint": "https://h/v1", "name": "m", "limits": {}}
     study = {"name": "s", "question": "q", "items": "q.csv", "arms": ["direct", "cot"], "model": model}
     study["outcomes"] = "numeric_match"
-    count = SimpleNamespace(paid={"requests": 120, "tokens": 60_000})
+    count = SimpleNamespace(paid={"requests": 120, "tokens": 60_000}, currency="")
     for tokens, words in ((6_000, time_words(600)), (60_000, time_words(120))):
         model["limits"] = {"requests_per_minute": 60, "tokens_per_minute": tokens}
         least, price = _pace(Study.model_validate(study), count)
         assert least == f"At the study's limits that takes {words} or more."
         assert "model.price: {input: 0.15, output: 0.60}" in price
     model["limits"] = {}
-    assert _pace(Study.model_validate(study), SimpleNamespace(paid={**count.paid, "money": 1.0})) == []
+    count.paid["money"] = 1.0
+    assert _pace(Study.model_validate(study), count) == []
 
 
 def test_what_is_no_study_is_answered_by_what_makes_one(fails, tmp_path):
@@ -527,5 +528,7 @@ def test_what_was_not_run_names_the_command_with_its_own_study(fails, tiny_study
     assert f"whyprompt run {tiny_study}\n" in fails("effect", tiny_study)
     said = fails("export", tiny_study, "t.csv", "--out", "my runs")
     assert f"whyprompt run {tiny_study} --out 'my runs'\n" in said
-    # Of two studies none is named for the other.
-    assert "whyprompt run STUDY" in fails("report", tiny_study, tiny_study)
+    # Of two studies with one name none is named for the other.
+    other = tiny_study.with_name("other.yaml")
+    other.write_text(tiny_study.read_text())
+    assert "whyprompt run STUDY" in fails("report", tiny_study, other)

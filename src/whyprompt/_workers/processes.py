@@ -81,6 +81,9 @@ class _Process:
         return self._ear.submit(self._said.recv)
 
     def _submitted(self, call: object, *args: object) -> Future[Answer]:
+        # The first call starts the process, which inherits what is blocked: before it has sat down it is
+        # deaf to Ctrl-C too, which is the driver's to answer.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             return self._pool.submit(call, *args)  # type: ignore[arg-type]
         except BrokenExecutor as error:
@@ -88,6 +91,8 @@ class _Process:
             lost: Future[Answer] = Future()
             lost.set_exception(error)
             return lost
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def end(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
