@@ -22,6 +22,7 @@ import pytest
 
 import whyprompt as wp
 from whyprompt._workers import place
+from whyprompt._workers.processes import Processes
 from whyprompt._workers.ray import _connected
 from whyprompt.answers.verbs import run_mediation
 from whyprompt.cli import _GOES_ON
@@ -295,6 +296,19 @@ def test_a_driver_that_is_ended_leaves_no_worker_and_loses_nothing(study_path, a
         found = wp.run_study(wp.load_study(study_path), out)
     assert found.new_trials == 120 - trials
     assert kept(out)[:2] == alone[:2]
+
+
+def test_a_process_is_deaf_to_what_is_the_drivers_to_answer_from_its_first_moment_on():
+    """Not only since it sat down: it inherits what is blocked, and the driver hears again."""
+    places = Processes(1, 1, 0)
+    process = places.hire(0)
+    try:
+        blocked = process._submitted(signal.pthread_sigmask, signal.SIG_BLOCK, ())
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        assert signal.SIGINT in blocked.result(timeout=60)
+    finally:
+        process.end()
+        places.end()
 
 
 def test_processes_compute_what_one_process_computes_and_all_may_be_killed(
