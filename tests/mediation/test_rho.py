@@ -229,7 +229,7 @@ def test_the_effect_vanishes_at_rho_at_zero_and_the_interval_holds_the_curve(kin
         ({"rho": []}, "at least one rho"),
         ({"rho": [np.nan]}, "strictly between"),
         ({"draws": 1}, "draws is at least 2"),
-        ({"level": 95}, "level lies between 0 and 1"),
+        ({"level": 95}, "the level is 95; it lies between 0 and 1"),
         ({"control": 1}, "both 1.0: nothing is compared"),
         ({"treated": "x"}, "treated 'x' is not a finite number"),
         ({"confounders": ["m"]}, "column 'm' is mediator and confounder"),

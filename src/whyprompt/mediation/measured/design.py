@@ -154,8 +154,10 @@ class Design:
 
 def check_draws(draws: int, level: float) -> None:
     """Refuse a number of draws or a level of confidence from which there is no interval."""
-    if draws < 2 or not 0 < level < 1:
-        raise DataError("draws is at least 2, and level lies between 0 and 1")
+    if draws < 2:
+        raise DataError(f"draws is at least 2, and not {draws}", hint="1000, for example")
+    if not 0 < level < 1:
+        raise DataError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
 
 
 def _check_size(design: Design, cluster: str | None) -> None:
