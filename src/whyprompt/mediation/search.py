@@ -212,7 +212,7 @@ def find_heads(
     if sweep is None:
         sweep = site_sweep(model, seen, sites, **options)
     score, total = _scores(sweep, seen)
-    allowed = _allowed(sites, sweep)
+    allowed = frozenset(those_named(sites, sweep.sites))
     ranking = [sweep.sites[i] for i in np.argsort(-score, kind="stable") if sweep.sites[i] in allowed]
     ways = [q for q in _WAYS if q in sweep.quantities]
 
@@ -323,11 +323,6 @@ def _scores(sweep: Sweep, seen: Sequence[PromptPair]) -> tuple[Array, float]:
 def _check_total(te: Array, which: str) -> None:
     if abs(float(te.mean())) <= 1e-9 * max(1.0, float(np.abs(te).max())):
         raise MediationError(f"the {which} items have no total effect, so there is nothing to share out")
-
-
-def _allowed(names: Sequence[SiteLike], sweep: Sweep) -> frozenset[Site]:
-    """Give the sites that may join: those named that the sweep has."""
-    return frozenset(those_named(names, sweep.sites))
 
 
 class _Options(TypedDict):

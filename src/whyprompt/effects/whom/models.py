@@ -263,7 +263,7 @@ def _stacked(seen: Evidence) -> Stacked:
     The mean of the models is one of those judged: it is often better than each of them.
 
     References: Dalalyan, A. S. and Tsybakov, A. B. (2008). Machine Learning 72, 39-61 (exponential weights;
-    at a temperature of 4 variances or more, here 4, their mean is about as good as the best). Lan, H. and
+    at a temperature of 4 variances, as here, or more, their mean is about as good as the best). Lan, H. and
     Syrgkanis, V. (2024). Causal Q-aggregation for CATE model selection. AISTATS, PMLR 238 (of scores).
     """
     y, w, n = seen.effect, seen.weight / seen.weight.sum(), len(seen.effect)

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from whyprompt._progress import time_words
 from whyprompt.errors import InputError, WhypromptError
 from whyprompt.trials.endpoints.batch import Collector, PendingError, Settled, send_batches
 from whyprompt.trials.endpoints.plan import OVERFLOW, blocks
@@ -134,20 +135,9 @@ class Sender:
             total = len(self._plan.trials)
             left = (moment - self._begun) / self.new * (total - self._done)
             spent = self.client.purse.said()
-            self._progress(self._done, total, f"asking, {spent} spent, {_duration(left)} left")
+            self._progress(self._done, total, f"asking, {spent} spent, {time_words(left)} left")
 
     def flush(self) -> None:
         """Write the rows that are made."""
         rows, self._rows = self._rows, []
         self._store.add(self._plan.fingerprint, self._model, trials=rows)
-
-
-def _duration(seconds: float) -> str:
-    """Write a time that is left.
-
-    >>> _duration(42), _duration(400), _duration(9000)
-    ('42 s', '7 min', '2.5 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
